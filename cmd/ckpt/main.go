@@ -1,0 +1,48 @@
+// Command ckpt inspects checkpoints.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"mix/graph"
+	"mix/internal/cli"
+	"mix/sharding/axis"
+	"mix/sharding/ckpt"
+)
+
+type command struct {
+	List list `cmd:"" help:"List the tensors of a checkpoint with shapes, dtypes and bytes, and what is wrong."`
+}
+
+type list struct {
+	Dir  string `arg:"" help:"Folder with model.safetensors, or its index and files, and config.json."`
+	JSON bool   `name:"json" help:"Print one JSON object instead of a table."`
+}
+
+// Run checks against the weights that config.json asks for; without a readable one only names are checked.
+func (c *list) Run(streams *cli.IO) error {
+	var params []axis.Param
+	config, wrong := graph.LoadConfig(c.Dir)
+	if wrong == nil {
+		params = graph.Params(config)
+	}
+	r, err := ckpt.Describe(c.Dir, params)
+	if err != nil {
+		return err
+	}
+	if wrong != nil {
+		r.Wrong(wrong)
+	}
+	if c.JSON {
+		err = json.NewEncoder(streams.Out).Encode(r)
+	} else {
+		err = r.Print(streams.Out)
+	}
+	if err == nil && len(r.Problems) > 0 {
+		err = fmt.Errorf("%s: %d problems", c.Dir, len(r.Problems))
+	}
+	return err
+}
+
+func main() { cli.Main(new(command), "ckpt", "Inspect checkpoints.") }

@@ -1,0 +1,32 @@
+package graph
+
+import (
+	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/graph/composite"
+	"mix/sharding/axis"
+)
+
+// LayerTrace is what one decoder layer computed on the way.
+type LayerTrace struct {
+	AttnOut *Node // [B, S, D] attention's output before the residual
+	MoEOut  *Node // [B, S, D] the experts' output before the residual
+	Hidden  *Node // [B, S, D] the residual stream after the layer
+	Routing       // T = B·S
+}
+
+// block is one decoder layer.
+//
+//	x    [B, S, D] the residual stream
+//	k, v [B, G, C, A] the layer's cache, nil without one
+func block(c Config, x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node, tr LayerTrace) {
+	tr.AttnOut, newK, newV = attend(RMSNorm(x, w.attnNorm, c.NormEps), w, at, k, v) // [B, S, D]
+	x = Add(x, tr.AttnOut)                                                          // [B, S, D]
+	dims := x.Shape().Dimensions
+	rows := Reshape(RMSNorm(x, w.moeNorm, c.NormEps), -1, c.Width)                           // [T, D]
+	tr.Routing = Route(rows, w.router, c.TopK)                                               // [T, E], [T, K], [T, K]
+	moe := composite.RoutedExperts(rows, tr.Chosen, tr.Routing.Weights, w.experts)           // [T, D]
+	tr.MoEOut = composite.Constrain(Reshape(moe, dims...), axis.Batch, axis.Seq, axis.Embed) // [B, S, D]
+	tr.Hidden = Add(x, tr.MoEOut)                                                            // [B, S, D]
+	return tr.Hidden, newK, newV, tr
+}

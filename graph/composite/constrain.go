@@ -1,0 +1,30 @@
+package composite
+
+import (
+	"fmt"
+	"strings"
+
+	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/sharding/axis"
+)
+
+// Constrain notes the logical axes of x, one an axis of x, and returns x. On one device it means nothing;
+// on a mesh the compiler splits x by the sharding rules of those axes. The gradient carries the same note.
+func Constrain(x *Node, axes ...axis.Logical) *Node {
+	if len(axes) != x.Rank() {
+		panic(fmt.Errorf("constrain: %d axes %v for a tensor of shape %s", len(axes), axes, x.Shape()))
+	}
+	names := make([]string, len(axes))
+	for i, a := range axes {
+		names[i] = string(a)
+	}
+	as := attrs{{"axes", strings.Join(names, ",")}}
+	return call(ConstrainName, as, []*Node{x}, axes, func(in []*Node) []*Node {
+		return []*Node{Identity(in[0])}
+	})[0]
+}
+
+func constrainVJP(_, dys []*Node, state any) []*Node {
+	return []*Node{Constrain(dys[0], state.([]axis.Logical)...)}
+}

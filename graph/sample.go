@@ -1,0 +1,100 @@
+package graph
+
+import (
+	"math"
+
+	"github.com/gomlx/compute/dtypes"
+	. "github.com/gomlx/gomlx/core/graph"
+)
+
+// Sampling says how the next token is drawn from the logits. Values are arguments of the program, so
+// requests with other values need no other program.
+type Sampling struct {
+	Temperature *Node // [B] float32; 0 takes the best token
+	TopK        *Node // [B] int32; 0 for all
+	TopP        *Node // [B] float32 in (0, 1]; 1 for all
+	MinP        *Node // [B] float32 in [0, 1); 0 for all
+	Seed        *Node // [B] uint32 twice, [B, 2]
+	Step        *Node // [B] int32, the position that is drawn: the same seed and step give the same draw
+}
+
+// Greedy is the id of the largest logit, ties to the lower id: [B, V] to [B] int32.
+func Greedy(logits *Node) *Node { return ArgMax(logits, -1, dtypes.Int32) }
+
+// Sample draws one token a sequence.
+//
+//	logits [B, V] float32
+//	ids    [B] int32
+//
+// Temperature comes first, then the K most likely, then the smallest set of those whose probability
+// reaches TopP (renormalised after TopK), then those of at least MinP times the best one's probability.
+// The draw is the largest of the kept logits plus Gumbel noise, which is a draw from their softmax. It
+// depends on the sequence's own logits, seed and step alone.
+func Sample(logits *Node, s Sampling) *Node {
+	g := logits.Graph()
+	b, v := logits.Shape().Dim(0), logits.Shape().Dim(1)
+	column := func(x *Node) *Node { return InsertAxes(x, -1) } // [B] to [B, 1]
+
+	greedy := LessOrEqual(s.Temperature, Const(g, float32(0)))                                          // [B]
+	t := Where(greedy, OnesLike(s.Temperature), s.Temperature)                                          // [B]
+	sorted, ids := TopK(Div(logits, column(t)), v, -1)                                                  // [B, V] best first
+	rank := Iota(g, shape(dtypes.Int32, b, v), 1)                                                       // [B, V]
+	k := Where(LessOrEqual(s.TopK, Const(g, int32(0))), BroadcastToDims(Const(g, int32(v)), b), s.TopK) // [B]
+	keep := LessThan(rank, BroadcastToDims(column(k), b, v))                                            // [B, V]
+
+	none := BroadcastToDims(Const(g, float32(math.Inf(-1))), b, v) // [B, V]
+	p := Softmax(Where(keep, sorted, none), -1)                    // [B, V]
+	before := Sub(CumSum(p, 1), p)                                 // [B, V] probability of the better ones
+	all := GreaterOrEqual(s.TopP, Const(g, float32(1)))            // [B]
+	keep = LogicalAnd(keep, LogicalOr(BroadcastToDims(column(all), b, v), LessThan(before, BroadcastToDims(column(s.TopP), b, v))))
+	best := Slice(p, AxisRange(), AxisRange(0, 1))                        // [B, 1]
+	keep = LogicalAnd(keep, GreaterOrEqual(p, Mul(best, column(s.MinP)))) // [B, V]
+	first := Equal(rank, Const(g, int32(0)))                              // [B, V]
+	keep = LogicalOr(keep, first)                                         // [B, V]
+
+	noise := gumbel(s.Seed, s.Step, ids)                                          // [B, V]
+	noise = Where(BroadcastToDims(column(greedy), b, v), ZerosLike(noise), noise) // [B, V]
+	drawn := ArgMax(Where(keep, Add(sorted, noise), none), -1, dtypes.Int32)      // [B] rank
+	hit := ConvertDType(Equal(rank, column(drawn)), dtypes.Int32)                 // [B, V]
+	return ReduceSum(Mul(hit, ids), -1)                                           // [B]
+}
+
+// gumbel is standard Gumbel noise for each token id.
+//
+//	seed [B, 2] uint32, step [B] int32, ids [B, V] int32
+//	y    [B, V] float32
+func gumbel(seed, step, ids *Node) *Node {
+	g := ids.Graph()
+	dims := ids.Shape().Dimensions
+	word := func(i int) *Node { // [B, V]
+		return BroadcastToDims(Slice(seed, AxisRange(), AxisRange(i, i+1)), dims...)
+	}
+	at := BroadcastToDims(InsertAxes(ConvertDType(step, dtypes.Uint32), -1), dims...) // [B, V]
+	bits, _ := threefry(word(0), word(1), ConvertDType(ids, dtypes.Uint32), at)       // [B, V]
+	// 24 bits make a float32 in (0, 1): the half keeps it off both ends.
+	high := ConvertDType(BitwiseShiftRightLogicalScalar(bits, 8), dtypes.Float32) // [B, V]
+	u := Mul(Add(high, Const(g, float32(0.5))), Const(g, float32(1.0/(1<<24))))   // [B, V]
+	return Neg(Log(Neg(Log(u))))                                                  // [B, V]
+}
+
+// threefry is Threefry-2x32 with 20 rounds: a counter (x, y) enciphered by a key (k0, k1). All are uint32
+// of one shape. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 5.
+func threefry(k0, k1, x, y *Node) (a, b *Node) {
+	g := x.Graph()
+	u := func(v uint32) *Node { return Const(g, v) }
+	keys := []*Node{k0, k1, BitwiseXor(BitwiseXor(k0, k1), u(0x1BD11BDA))}
+	turns := [8]uint32{13, 15, 26, 6, 17, 29, 16, 24}
+	x, y = Add(x, k0), Add(y, k1)
+	for round := range 20 {
+		x = Add(x, y)
+		r := turns[round%8]
+		y = BitwiseOr(BitwiseShiftLeftScalar(y, r), BitwiseShiftRightLogicalScalar(y, 32-r))
+		y = BitwiseXor(y, x)
+		if round%4 == 3 {
+			n := round/4 + 1
+			x = Add(x, keys[n%3])
+			y = Add(Add(y, keys[(n+1)%3]), u(uint32(n)))
+		}
+	}
+	return x, y
+}

@@ -1,0 +1,79 @@
+// Package cli is what all commands share: flags by kong, exit codes, signals, progress on stderr.
+//
+// A command's type holds its flags and has a Run method, which may take a context.Context (cancelled by
+// SIGINT and SIGTERM) and an *IO. Exit codes: 0 for success, 1 for an error (one line on stderr), 2 for
+// wrong usage, 130 where a signal stopped the work.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// IO are the streams of a command: results go to Out, everything else to Err.
+type IO struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// ErrUsage is wrapped by errors that a command finds in its own flags: exit code 2.
+var ErrUsage = errors.New("usage")
+
+// ErrFailed ends a command with exit code 1 after it has said on Out what is wrong.
+var ErrFailed = errors.New("failed")
+
+// Main runs a command with the process's arguments and exits.
+func Main(command any, name, description string, options ...kong.Option) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := Run(ctx, command, name, description, os.Args[1:],
+		IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, options...)
+	stop()
+	os.Exit(code)
+}
+
+// Run parses args into command, runs it and returns the exit code.
+func Run(ctx context.Context, command any, name, description string, args []string, streams IO, options ...kong.Option) (code int) {
+	exited := -1
+	parser, err := kong.New(command, append(options, kong.Name(name), kong.Description(description),
+		kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { exited = c }),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&streams))...)
+	if err != nil {
+		fmt.Fprintf(streams.Err, "%s: %v\n", name, err)
+		return 2
+	}
+	k, err := parser.Parse(args)
+	if exited >= 0 { // --help
+		return exited
+	}
+	if err != nil {
+		fmt.Fprintf(streams.Err, "%s: %s\n", name, line(err))
+		return 2
+	}
+	err = k.Run()
+	switch {
+	case err == nil:
+		return 0
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return 130
+	case errors.Is(err, ErrFailed):
+		return 1
+	}
+	fmt.Fprintf(streams.Err, "%s: %s\n", name, line(err))
+	if errors.Is(err, ErrUsage) {
+		return 2
+	}
+	return 1
+}
+
+// line is an error on one line.
+func line(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
