@@ -1,0 +1,149 @@
+// Package serve runs a Mixtral: it loads weights onto a device, compiles the programs, and turns prompts
+// into tokens.
+//
+//	checkpoint → weights on the device → programs (prefill chunk, decode step, score) → tokens
+//
+// An Engine owns the weights and the compiled programs; a Session is one sequence with its cache.
+package serve
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+
+	"mix/graph"
+	"mix/lower"
+	"mix/lower/target"
+	"mix/sharding/axis"
+)
+
+// Reader gives the elements of a weight's piece: a checkpoint, or anything that can make them up.
+type Reader interface {
+	Read(q axis.Piece, dst []byte) error
+}
+
+// Options of an engine.
+type Options struct {
+	DType  dtypes.DType // of weights, activations and cache: Float32 or BFloat16
+	Layout string       // of the weights, by graph's name; "" is what the target wants
+
+	// Loading is told of the bytes of weights that are on the device, Compiling of each program before it
+	// is compiled. Both may be nil.
+	Loading   func(done, total int64)
+	Compiling func(program string)
+}
+
+// Engine is a model on a device.
+type Engine struct {
+	be      *lower.Backend
+	cfg     graph.Config
+	layout  graph.Layout
+	o       Options
+	pieces  []axis.Piece
+	weights []*lower.Buffer
+
+	mu       sync.Mutex // held while a program is compiled
+	programs map[string]*lower.Program
+}
+
+// New loads the weights of a model onto be's first device. Memory beside the weights stays within one
+// piece: each is filled in place and handed to the device before the next is read.
+func New(ctx context.Context, be *lower.Backend, cfg graph.Config, r Reader, o Options) (*Engine, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if o.DType != dtypes.Float32 && o.DType != dtypes.BFloat16 {
+		return nil, fmt.Errorf("engine: dtype %s, want Float32 or BFloat16", o.DType)
+	}
+	name := o.Layout
+	if name == "" {
+		t, err := target.Lookup(be.Platform())
+		if err != nil {
+			return nil, fmt.Errorf("engine: %w", err)
+		}
+		name = t.WeightLayout
+	}
+	layout, ok := graph.Layouts[name]
+	if !ok {
+		return nil, fmt.Errorf("engine: weight layout %q is unknown", name)
+	}
+	e := &Engine{be: be, cfg: cfg, layout: layout, o: o, pieces: graph.Pieces(cfg, layout, o.DType), programs: map[string]*lower.Program{}}
+	if err := e.load(ctx, r); err != nil {
+		e.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Config is the model's.
+func (e *Engine) Config() graph.Config { return e.cfg }
+
+// Close frees the weights. The engine's sessions must be closed.
+func (e *Engine) Close() {
+	for _, b := range e.weights {
+		b.Finalize()
+	}
+	e.weights = nil
+}
+
+// load moves every piece to the device.
+func (e *Engine) load(ctx context.Context, r Reader) error {
+	var done, total int64
+	for _, q := range e.pieces {
+		total += int64(q.Bytes())
+	}
+	for _, q := range e.pieces {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b, err := e.upload(r, q)
+		if err != nil {
+			return err
+		}
+		e.weights = append(e.weights, b)
+		done += int64(q.Bytes())
+		if e.o.Loading != nil {
+			e.o.Loading(done, total)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) upload(r Reader, q axis.Piece) (*lower.Buffer, error) {
+	block, err := e.be.Alloc(int64(q.Bytes()))
+	if err != nil {
+		return nil, fmt.Errorf("engine: weight %s: %w", q.Name, err)
+	}
+	if err := r.Read(q, block.Bytes()); err != nil {
+		block.Free()
+		return nil, err
+	}
+	b, err := e.be.Adopt(shapes.Make(q.DType, q.Shape...), block)
+	if err != nil {
+		block.Free()
+		return nil, fmt.Errorf("engine: weight %s: %w", q.Name, err)
+	}
+	return b, nil
+}
+
+// zeros makes a zero tensor on the device.
+func (e *Engine) zeros(s shapes.Shape) (*lower.Buffer, error) {
+	block, err := e.be.Alloc(int64(s.ByteSize()))
+	if err != nil {
+		return nil, err
+	}
+	b, err := e.be.Adopt(s, block)
+	if err != nil {
+		block.Free()
+	}
+	return b, err
+}
+
+// upload1 puts a few values on the device.
+func upload1[T int32 | uint32 | float32](be *lower.Backend, dtype dtypes.DType, values []T, dims ...int) (*lower.Buffer, error) {
+	return be.Upload(shapes.Make(dtype, dims...), slices.Clone(values))
+}

@@ -1,0 +1,130 @@
+package serve
+
+import (
+	"fmt"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	gx "github.com/gomlx/gomlx/core/graph"
+
+	"mix/graph"
+	"mix/lower"
+)
+
+// compile builds a program once, binds the weights and keeps it. Outputs of build that update parameters
+// in place are named by donate.
+func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (p *lower.Program, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.programs[name]; p != nil {
+		return p, nil
+	}
+	if e.o.Compiling != nil {
+		e.o.Compiling(name)
+	}
+	defer func() { // graph functions panic
+		if r := recover(); r != nil {
+			err = fmt.Errorf("program %s: %v", name, r)
+		}
+	}()
+	e.be.Configure(name, lower.ProgramOptions{Donate: donate})
+	g := gx.NewGraph(e.be, name)
+	outs := build(g, graph.Declare(g, e.cfg, e.layout, e.o.DType))
+	if err := g.Compile(outs...); err != nil {
+		return nil, fmt.Errorf("program %s: %w", name, err)
+	}
+	p, err = lower.ProgramOf(g.Executable())
+	if err != nil {
+		return nil, err
+	}
+	for i, b := range e.weights {
+		if err := p.Bind(i, b); err != nil {
+			return nil, err
+		}
+	}
+	e.programs[name] = p
+	return p, nil
+}
+
+// Names of a step's parameters beside weights and cache, in order.
+const (
+	argTokens      = "tokens"      // [1, S] int32
+	argStart       = "start"       // [] int32, position of the first token
+	argLast        = "last"        // [] int32, index in tokens of the last one that is not padding
+	argTemperature = "temperature" // [1] float32
+	argTopK        = "top_k"       // [1] int32
+	argTopP        = "top_p"       // [1] float32
+	argMinP        = "min_p"       // [1] float32
+	argSeed        = "seed"        // [1, 2] uint32
+)
+
+// step is the program that puts S tokens of one sequence into its cache and draws the token after the
+// last of them. With S = 1 its results feed the next step without a look from the host:
+//
+//	tokens, start, last, cache, sampling → next [1, 1] int32, start + last + 1 [] int32, logits [1, V], cache
+func (e *Engine) step(tokens, capacity int, greedy bool) (*lower.Program, error) {
+	name := fmt.Sprintf("step_%d_of_%d", tokens, capacity)
+	if greedy {
+		name += "_greedy"
+	}
+	n := len(graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity))
+	donate := map[string]int{}
+	for i := range n / 2 {
+		donate[fmt.Sprintf("cache/key[%d]", i)] = stepOutputs + i
+		donate[fmt.Sprintf("cache/value[%d]", i)] = stepOutputs + n/2 + i
+	}
+	return e.compile(name, donate, func(g *gx.Graph, w graph.Weights) []*gx.Node {
+		ids := gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))
+		start := gx.Parameter(g, argStart, shapes.Make(dtypes.Int32))
+		last := gx.Parameter(g, argLast, shapes.Make(dtypes.Int32))
+		cache := graph.DeclareCache(g, e.cfg, e.layout, e.o.DType, 1, capacity)
+		var s graph.Sampling
+		if !greedy {
+			s.Temperature = gx.Parameter(g, argTemperature, shapes.Make(dtypes.Float32, 1))
+			s.TopK = gx.Parameter(g, argTopK, shapes.Make(dtypes.Int32, 1))
+			s.TopP = gx.Parameter(g, argTopP, shapes.Make(dtypes.Float32, 1))
+			s.MinP = gx.Parameter(g, argMinP, shapes.Make(dtypes.Float32, 1))
+			s.Seed = gx.Parameter(g, argSeed, shapes.Make(dtypes.Uint32, 1, 2))
+		}
+		r := graph.Run(e.cfg, w, graph.Inputs{Tokens: ids, Start: start}, cache, graph.KeepNothing)
+		zero := gx.Const(g, int32(0))
+		hidden := gx.DynamicSlice(r.Hidden, []*gx.Node{zero, last, zero}, []int{1, 1, e.cfg.Width}) // [1, 1, D]
+		logits := gx.Reshape(graph.Logits(e.cfg, w, hidden), 1, e.cfg.Vocab)                        // [1, V]
+		after := gx.Add(gx.Add(start, last), gx.Const(g, int32(1)))                                 // []
+		var next *gx.Node
+		if greedy {
+			next = graph.Greedy(logits) // [1]
+		} else {
+			s.Step = gx.Reshape(after, 1)
+			next = graph.Sample(logits, s) // [1]
+		}
+		return append([]*gx.Node{gx.Reshape(next, 1, 1), after, logits}, r.Cache.Nodes()...)
+	})
+}
+
+// stepOutputs counts a step's results before the cache.
+const stepOutputs = 3
+
+// score is the program that computes the logits of whole sequences:
+//
+//	tokens [1, S] int32 → logits [1, S, V] float32, then with trace the embedded tokens and the final norm's
+//	output [1, S, D], residual streams, attention and expert outputs [L, 1, S, D], router logits [L, S, E],
+//	weights and choices [L, S, K]
+func (e *Engine) score(tokens int, trace bool) (*lower.Program, error) {
+	name, keep := fmt.Sprintf("score_%d", tokens), graph.KeepNothing
+	if trace {
+		name, keep = name+"_trace", graph.KeepAll
+	}
+	return e.compile(name, nil, func(g *gx.Graph, w graph.Weights) []*gx.Node {
+		ids := gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))
+		r := graph.Run(e.cfg, w, graph.Inputs{Tokens: ids}, nil, keep)
+		outs := []*gx.Node{graph.Logits(e.cfg, w, r.Hidden)} // [1, S, V]
+		if trace {
+			for _, n := range []*gx.Node{r.Embedded, r.Hidden, r.Layers, r.AttnOut, r.MoEOut, r.RouterLogits, r.RouterWeights} {
+				outs = append(outs, gx.ConvertDType(n, dtypes.Float32))
+			}
+			outs = append(outs, r.RouterChosen)
+		}
+		return outs
+	})
+}

@@ -1,0 +1,235 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"mix/graph"
+	"mix/lower"
+)
+
+// ErrTooLong is wrapped by refusals of a prompt that leaves no room in the context.
+var ErrTooLong = errors.New("prompt does not fit the context")
+
+// ErrToken is wrapped by refusals of token ids outside of the vocabulary.
+var ErrToken = errors.New("token id out of range")
+
+// Sampling says how tokens are drawn; see graph.Sample for the order of the filters.
+type Sampling struct {
+	Temperature float32 // 0 takes the best token
+	TopK        int     // 0 for all
+	TopP        float32 // in (0, 1], 1 for all
+	MinP        float32 // in [0, 1), 0 for all
+	Seed        uint64
+}
+
+// Validate names the first value that is out of bounds.
+func (s Sampling) Validate() error {
+	switch {
+	case !(s.Temperature >= 0 && s.Temperature <= 100):
+		return fmt.Errorf("temperature is %g, want 0 to 100", s.Temperature)
+	case s.TopK < 0 || s.TopK > 1<<30:
+		return fmt.Errorf("top-k is %d, want 0 (all) or a number of tokens", s.TopK)
+	case !(s.TopP > 0 && s.TopP <= 1):
+		return fmt.Errorf("top-p is %g, want above 0 and at most 1", s.TopP)
+	case !(s.MinP >= 0 && s.MinP < 1):
+		return fmt.Errorf("min-p is %g, want at least 0 and below 1", s.MinP)
+	}
+	return nil
+}
+
+// chunks are the sizes in tokens in which prompts are run. The smallest that holds a prompt is used, the
+// largest again and again for longer ones.
+var chunks = []int{16, 64, 256}
+
+// Session is one sequence: its cache on the device and the programs that extend it.
+type Session struct {
+	e               *Engine
+	capacity, chunk int
+	prefill, decode *lower.Program
+	cache           []*lower.Buffer
+	length          int // positions of the cache that hold tokens
+	zero            *lower.Buffer
+	sampling        []*lower.Buffer // arguments of the programs, nil for greedy
+}
+
+// capacityFor is the size of the cache for a sequence of at most tokens: a power of two of chunks, so that
+// few programs serve all lengths, and no longer than the context needs.
+func (e *Engine) capacityFor(tokens, chunk int) int {
+	c := chunks[len(chunks)-1]
+	for c < tokens {
+		c *= 2
+	}
+	whole := (e.cfg.Context + chunk - 1) / chunk * chunk
+	return min(c, whole)
+}
+
+// NewSession compiles what a prompt of that many tokens and up to max further ones need. The prompt must
+// leave room for one token; max is cut to what the context holds.
+func (e *Engine) NewSession(prompt, max int, s Sampling) (*Session, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	switch {
+	case prompt < 1:
+		return nil, fmt.Errorf("prompt of %d tokens, want at least 1", prompt)
+	case prompt >= e.cfg.Context:
+		return nil, fmt.Errorf("%w: %d tokens, want at most %d", ErrTooLong, prompt, e.cfg.Context-1)
+	case max < 1:
+		return nil, fmt.Errorf("%d tokens to generate, want at least 1", max)
+	}
+	x := &Session{e: e, chunk: chunks[len(chunks)-1]}
+	for _, c := range slices.Backward(chunks) {
+		if prompt <= c {
+			x.chunk = c
+		}
+	}
+	x.capacity = e.capacityFor(min(prompt+min(max, e.cfg.Context), e.cfg.Context), x.chunk)
+	greedy := s.Temperature == 0
+	err := x.open(greedy, s)
+	if err != nil {
+		x.Close()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (x *Session) open(greedy bool, s Sampling) (err error) {
+	e := x.e
+	if x.prefill, err = e.step(x.chunk, x.capacity, greedy); err != nil {
+		return err
+	}
+	if x.decode, err = e.step(1, x.capacity, greedy); err != nil {
+		return err
+	}
+	for _, shape := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, x.capacity) {
+		b, err := e.zeros(shape)
+		if err != nil {
+			return fmt.Errorf("cache of %d positions: %w", x.capacity, err)
+		}
+		x.cache = append(x.cache, b)
+	}
+	if x.zero, err = upload1(e.be, dtypes.Int32, []int32{0}); err != nil || greedy {
+		return err
+	}
+	for _, make := range []func() (*lower.Buffer, error){
+		func() (*lower.Buffer, error) {
+			return upload1(e.be, dtypes.Float32, []float32{s.Temperature}, 1)
+		},
+		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Int32, []int32{int32(s.TopK)}, 1) },
+		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Float32, []float32{s.TopP}, 1) },
+		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Float32, []float32{s.MinP}, 1) },
+		func() (*lower.Buffer, error) {
+			return upload1(e.be, dtypes.Uint32, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2)
+		},
+	} {
+		b, err := make()
+		if err != nil {
+			return err
+		}
+		x.sampling = append(x.sampling, b)
+	}
+	return nil
+}
+
+// Close frees the cache.
+func (x *Session) Close() {
+	for _, b := range append(append(x.cache, x.sampling...), x.zero) {
+		if b != nil {
+			b.Finalize()
+		}
+	}
+	x.cache, x.sampling, x.zero = nil, nil, nil
+}
+
+// run starts a step and takes over the cache it returns.
+func (x *Session) run(p *lower.Program, tokens, start, last *lower.Buffer) (next, after, logits *lower.Buffer, err error) {
+	args := append([]*lower.Buffer{tokens, start, last}, x.cache...)
+	outs, err := p.Run(append(args, x.sampling...)...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	copy(x.cache, outs[stepOutputs:])
+	return outs[0], outs[1], outs[2], nil
+}
+
+// Prefill puts prompt into the cache, a chunk at a time, and returns the token drawn after it, the position
+// of that token, and the logits it was drawn from, all on the device.
+func (x *Session) Prefill(ctx context.Context, prompt []int32) (next, after, logits *lower.Buffer, err error) {
+	if x.length+len(prompt) > x.capacity || len(prompt) == 0 {
+		return nil, nil, nil, fmt.Errorf("session: %d tokens after %d, want 1 to %d", len(prompt), x.length, x.capacity-x.length)
+	}
+	if err := x.e.checkTokens(prompt); err != nil {
+		return nil, nil, nil, err
+	}
+	for from := 0; from < len(prompt); from += x.chunk {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, nil, err
+		}
+		free(next, after, logits)
+		part := prompt[from:min(from+x.chunk, len(prompt))]
+		if next, after, logits, err = x.prefillChunk(part); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return next, after, logits, nil
+}
+
+func (x *Session) prefillChunk(part []int32) (next, after, logits *lower.Buffer, err error) {
+	padded := make([]int32, x.chunk)
+	copy(padded, part)
+	tokens, err := upload1(x.e.be, dtypes.Int32, padded, 1, x.chunk)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer tokens.Finalize()
+	start, err := upload1(x.e.be, dtypes.Int32, []int32{int32(x.length)})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer start.Finalize()
+	last, err := upload1(x.e.be, dtypes.Int32, []int32{int32(len(part) - 1)})
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer last.Finalize()
+	if next, after, logits, err = x.run(x.prefill, tokens, start, last); err != nil {
+		return nil, nil, nil, err
+	}
+	x.length += len(part)
+	return next, after, logits, nil
+}
+
+// Step puts one token into the cache and draws the next. token and at come from Prefill or from Step.
+func (x *Session) Step(token, at *lower.Buffer) (next, after, logits *lower.Buffer, err error) {
+	if x.length >= x.capacity {
+		return nil, nil, nil, fmt.Errorf("session: the cache of %d positions is full", x.capacity)
+	}
+	if next, after, logits, err = x.run(x.decode, token, at, x.zero); err != nil {
+		return nil, nil, nil, err
+	}
+	x.length++
+	return next, after, logits, nil
+}
+
+func (e *Engine) checkTokens(ids []int32) error {
+	for i, id := range ids {
+		if id < 0 || int(id) >= e.cfg.Vocab {
+			return fmt.Errorf("%w: token %d is %d, want 0 to %d", ErrToken, i, id, e.cfg.Vocab-1)
+		}
+	}
+	return nil
+}
+
+// free gives results back that nobody reads.
+func free(bs ...*lower.Buffer) {
+	for _, b := range bs {
+		if b != nil {
+			b.Finalize()
+		}
+	}
+}
