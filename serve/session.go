@@ -82,12 +82,17 @@ func (e *Engine) NewSession(prompt, max int, s Sampling) (*Session, error) {
 	case max < 1:
 		return nil, fmt.Errorf("%d tokens to generate, want at least 1", max)
 	}
-	x := &Session{e: e, chunk: chunks[len(chunks)-1]}
+	chunk := chunks[len(chunks)-1]
 	for _, c := range slices.Backward(chunks) {
 		if prompt <= c {
-			x.chunk = c
+			chunk = c
 		}
 	}
+	return e.newSession(prompt, max, s, chunk)
+}
+
+func (e *Engine) newSession(prompt, max int, s Sampling, chunk int) (*Session, error) {
+	x := &Session{e: e, chunk: chunk}
 	x.capacity = e.capacityFor(min(prompt+min(max, e.cfg.Context), e.cfg.Context), x.chunk)
 	greedy := s.Temperature == 0
 	err := x.open(greedy, s)

@@ -1,0 +1,104 @@
+// Command eval scores a checkpoint.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+
+	"mix/cmd/internal/flags"
+	"mix/internal/cli"
+	"mix/serve"
+)
+
+type command struct {
+	flags.Model
+	flags.Device
+	Tokens string `placeholder:"FILE" help:"JSON file with a list of sequences, each a list of token ids."`
+	Text   string `placeholder:"FILE" help:"Text file, cut into sequences of the context's length."`
+	Logits string `placeholder:"FILE" help:"Write the logits, a tensor logits.N [position][vocab] a sequence, to this safetensors file."`
+	Trace  string `placeholder:"FILE" help:"Write logits, hidden states of every layer and the router's answers to this safetensors file."`
+	Greedy int    `placeholder:"N" help:"Continue each sequence by N greedy tokens, end-of-text ids included; see --ids."`
+	IDs    string `name:"ids" placeholder:"FILE" help:"Write the greedy ids, a list a sequence, to this JSON file."`
+	JSON   bool   `name:"json" help:"Print one JSON object."`
+}
+
+// result is what eval prints.
+type result struct {
+	Sequences       int     `json:"sequences"`
+	Tokens          int     `json:"tokens"` // that a loss was taken of
+	Loss            float64 `json:"loss"`   // mean, in nats a token
+	Perplexity      float64 `json:"perplexity"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+}
+
+func main() { cli.Main(new(command), "eval", "Score a checkpoint on token ids or text.") }
+
+// Run prints loss, perplexity and speed on Out, and writes the files that were asked for.
+func (c *command) Run(ctx context.Context, streams *cli.IO) error {
+	switch {
+	case (c.Tokens == "") == (c.Text == ""):
+		return fmt.Errorf("%w: give either --tokens or --text", cli.ErrUsage)
+	case (c.Greedy > 0) != (c.IDs != "") || c.Greedy < 0:
+		return fmt.Errorf("%w: --greedy N, at least 1, and --ids FILE go together", cli.ErrUsage)
+	}
+	model, err := c.Model.Open(streams.Err)
+	if err != nil {
+		return err
+	}
+	defer model.Weights.Close()
+	sequences, err := c.sequences(model)
+	if err != nil {
+		return err
+	}
+	be, err := c.Device.Open(streams.Err)
+	if err != nil {
+		return err
+	}
+	defer be.Finalize()
+	e, err := model.Engine(ctx, be, streams.Err)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	r, err := c.score(ctx, e, sequences)
+	if err == nil && c.Greedy > 0 {
+		err = c.continuations(ctx, e, sequences)
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(streams.Out).Encode(r)
+	}
+	_, err = fmt.Fprintf(streams.Out, "sequences %d\ntokens %d\nloss %.9g\nperplexity %.9g\ntokens/s %.1f\n",
+		r.Sequences, r.Tokens, r.Loss, r.Perplexity, r.TokensPerSecond)
+	return err
+}
+
+// score runs all sequences, once for each file that is to be written.
+func (c *command) score(ctx context.Context, e *serve.Engine, sequences [][]int32) (r result, err error) {
+	s := newScorer(ctx, e, sequences)
+	switch {
+	case c.Logits == "" && c.Trace == "":
+		err = s.all()
+	case c.Logits == "":
+		err = s.writeTrace(c.Trace)
+	case c.Trace == "":
+		err = s.writeLogits(c.Logits)
+	default:
+		if err = s.writeLogits(c.Logits); err == nil {
+			err = s.writeTrace(c.Trace)
+		}
+	}
+	if err != nil {
+		return r, err
+	}
+	r = result{Sequences: len(sequences), Tokens: s.tokens, TokensPerSecond: float64(s.ran) / s.took.Seconds()}
+	if r.Tokens > 0 {
+		r.Loss = s.loss / float64(r.Tokens)
+		r.Perplexity = math.Exp(r.Loss)
+	}
+	return r, nil
+}

@@ -1,0 +1,130 @@
+// Package flags holds the flags that several commands share, and what they open.
+package flags
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"mix/graph"
+	"mix/graph/token"
+	"mix/internal/cli"
+	"mix/internal/demo"
+	"mix/internal/knob"
+	"mix/lower"
+	"mix/serve"
+	"mix/sharding/ckpt"
+)
+
+// Device says where programs run.
+type Device struct {
+	Device string `default:"cpu" placeholder:"cpu|cuda[:n]" help:"Device to run on: cpu, cuda or cuda:n for the nth GPU. Default: ${default}."`
+	Mesh   string `help:"Device mesh, e.g. \"data=1 expert=1\". Programs run on one device: other sizes than 1 are refused."`
+	Cache  string `placeholder:"DIR" help:"Folder of compiled programs. Default: mix/programs in the user's cache folder."`
+}
+
+// Open makes the backend. The plugin is installed where it is missing, with progress on log.
+func (d Device) Open(log io.Writer) (*lower.Backend, error) {
+	if err := cli.OneDevice(d.Mesh); err != nil {
+		return nil, err
+	}
+	platform, ordinal, numbered := strings.Cut(d.Device, ":")
+	if platform != "cpu" && platform != "cuda" || numbered && platform == "cpu" {
+		return nil, fmt.Errorf("%w: device %q, want cpu, cuda or cuda:n", cli.ErrUsage, d.Device)
+	}
+	if numbered {
+		if n, err := strconv.Atoi(ordinal); err != nil || n < 0 {
+			return nil, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, d.Device)
+		}
+		// The plugin reads it when it is loaded.
+		if err := os.Setenv("CUDA_VISIBLE_DEVICES", ordinal); err != nil {
+			return nil, err
+		}
+	}
+	knobs, err := knob.Read(slog.Default())
+	if err != nil {
+		return nil, err
+	}
+	o := lower.Options{Platform: platform, CacheDir: d.Cache, Progress: log}
+	return lower.New(o.WithKnobs(knobs))
+}
+
+// Model says which model runs.
+type Model struct {
+	Checkpoint string `placeholder:"DIR" help:"Folder of a Hugging Face checkpoint: config.json, safetensors, tokenizer. Default: the embedded demo model."`
+	DType      string `name:"dtype" placeholder:"f32|bf16" help:"Type of weights and activations: f32 or bf16. Default: the checkpoint's own; f32 for float16."`
+}
+
+// Opened is a checkpoint before its weights are read.
+type Opened struct {
+	Config    graph.Config
+	Weights   *ckpt.Checkpoint
+	Tokenizer *token.Tokenizer // nil with a TokenizerErr
+	// TokenizerErr is why there is no tokenizer: commands that read ids need none.
+	TokenizerErr error
+	DType        dtypes.DType
+}
+
+// Open reads everything but the weights. Warnings go to log.
+func (m Model) Open(log io.Writer) (*Opened, error) {
+	o := &Opened{}
+	var err error
+	warn := ckpt.Options{Warn: func(message string) { fmt.Fprintln(log, "warning:", message) }}
+	if m.Checkpoint == "" {
+		if o.Config, err = graph.ParseConfig(demo.Config()); err != nil {
+			return nil, err
+		}
+		if o.Tokenizer, err = token.FromModel(demo.Tokenizer()); err != nil {
+			return nil, err
+		}
+		o.Weights, err = ckpt.OpenFS(demo.Files(), graph.Params(o.Config), warn)
+	} else {
+		if o.Config, err = graph.LoadConfig(m.Checkpoint); err != nil {
+			return nil, err
+		}
+		o.Tokenizer, o.TokenizerErr = token.Load(m.Checkpoint)
+		o.Weights, err = ckpt.Open(m.Checkpoint, graph.Params(o.Config), warn)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.DType, err = dtype(m.DType, o.Config); err != nil {
+		o.Weights.Close()
+		return nil, err
+	}
+	if o.Tokenizer != nil && o.Tokenizer.VocabSize() > o.Config.Vocab {
+		o.Weights.Close()
+		return nil, fmt.Errorf("tokenizer has %d ids, config.json's vocab_size is %d: want at most as many", o.Tokenizer.VocabSize(), o.Config.Vocab)
+	}
+	return o, nil
+}
+
+func dtype(name string, c graph.Config) (dtypes.DType, error) {
+	switch name {
+	case "f32", "float32":
+		return dtypes.Float32, nil
+	case "bf16", "bfloat16":
+		return dtypes.BFloat16, nil
+	case "":
+		if c.DType == "bfloat16" {
+			return dtypes.BFloat16, nil
+		}
+		return dtypes.Float32, nil
+	}
+	return dtypes.InvalidDType, fmt.Errorf("%w: dtype %q, want f32 or bf16", cli.ErrUsage, name)
+}
+
+// Engine loads the weights onto be and closes the checkpoint, with progress bars on log.
+func (o *Opened) Engine(ctx context.Context, be *lower.Backend, log io.Writer) (*serve.Engine, error) {
+	bars := newBars(log)
+	e, err := serve.New(ctx, be, o.Config, o.Weights, serve.Options{DType: o.DType, Loading: bars.loading, Compiling: bars.compiling})
+	bars.done()
+	return e, errors.Join(err, o.Weights.Close())
+}
