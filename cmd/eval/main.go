@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 
@@ -22,15 +21,6 @@ type command struct {
 	Greedy int    `placeholder:"N" help:"Continue each sequence by N greedy tokens, end-of-text ids included; see --ids."`
 	IDs    string `name:"ids" placeholder:"FILE" help:"Write the greedy ids, a list a sequence, to this JSON file."`
 	JSON   bool   `name:"json" help:"Print one JSON object."`
-}
-
-// result is what eval prints.
-type result struct {
-	Sequences       int     `json:"sequences"`
-	Tokens          int     `json:"tokens"` // that a loss was taken of
-	Loss            float64 `json:"loss"`   // mean, in nats a token
-	Perplexity      float64 `json:"perplexity"`
-	TokensPerSecond float64 `json:"tokens_per_second"`
 }
 
 func main() { cli.Main(new(command), "eval", "Score a checkpoint on token ids or text.") }
@@ -69,12 +59,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return json.NewEncoder(streams.Out).Encode(r)
-	}
-	_, err = fmt.Fprintf(streams.Out, "sequences %d\ntokens %d\nloss %.9g\nperplexity %.9g\ntokens/s %.1f\n",
-		r.Sequences, r.Tokens, r.Loss, r.Perplexity, r.TokensPerSecond)
-	return err
+	return r.print(streams.Out, c.JSON)
 }
 
 // score runs all sequences, once for each file that is to be written.

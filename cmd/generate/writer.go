@@ -32,9 +32,7 @@ func (w *writer) token(id int32) bool {
 
 // finish prints what is held back, and ends the line.
 func (w *writer) finish() error {
-	if !w.ended {
-		w.take(w.stream.Flush())
-	}
+	w.take(w.stream.Flush())
 	if !w.ended {
 		w.print(w.held)
 	}
@@ -43,6 +41,9 @@ func (w *writer) finish() error {
 }
 
 func (w *writer) take(text string) {
+	if w.ended {
+		return
+	}
 	w.held += text
 	for _, s := range w.stops {
 		if i := strings.Index(w.held, s); s != "" && i >= 0 {

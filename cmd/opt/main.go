@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/alecthomas/kong"
 
+	"mix/internal/cli"
 	"mix/lower/ir"
 	"mix/lower/pass"
 )
@@ -23,27 +23,29 @@ type command struct {
 	Verify bool     `default:"true" negatable:"" help:"Check the module before the first pass and after each that changed it. Default: on."`
 }
 
-// Run prints the rewritten module on out.
-func (c *command) Run(out io.Writer) error {
+// Run prints the rewritten module.
+func (c *command) Run(streams *cli.IO) error {
 	if c.List {
-		return list(out)
+		return list(streams.Out)
 	}
-	err := oneDevice(c.Mesh)
-	if err != nil {
+	if err := cli.OneDevice(c.Mesh); err != nil {
 		return err
 	}
 	passes := pass.All()
 	if len(c.Pass) != 1 || c.Pass[0] != "all" {
+		var err error
 		if passes, err = pass.Named(c.Pass...); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 		}
 	}
-	in := os.Stdin
+	in := streams.In
 	if c.File != "" {
-		if in, err = os.Open(c.File); err != nil {
+		f, err := os.Open(c.File)
+		if err != nil {
 			return err
 		}
-		defer in.Close()
+		defer f.Close()
+		in = f
 	}
 	text, err := io.ReadAll(in)
 	if err != nil {
@@ -53,27 +55,11 @@ func (c *command) Run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx := pass.Context{Platform: c.Target, Devices: 1}
-	if _, err := pass.Run(m, ctx, passes, pass.Hooks{Verify: c.Verify}); err != nil {
+	if _, err := pass.Run(m, pass.Context{Platform: c.Target}, passes, pass.Hooks{Verify: c.Verify}); err != nil {
 		return err
 	}
-	_, err = io.WriteString(out, m.String())
+	_, err = io.WriteString(streams.Out, m.String())
 	return err
-}
-
-// oneDevice refuses a mesh of several.
-func oneDevice(mesh string) error {
-	for _, field := range strings.Fields(mesh) {
-		name, size, found := strings.Cut(field, "=")
-		v, err := strconv.Atoi(size)
-		if !found || name == "" || err != nil || v < 1 {
-			return fmt.Errorf("mesh %q: %q, wanted axis=size", mesh, field)
-		}
-		if v > 1 {
-			return fmt.Errorf("mesh %q: axis %s of %d devices, only one device is supported", mesh, name, v)
-		}
-	}
-	return nil
 }
 
 func list(out io.Writer) error {
@@ -89,12 +75,7 @@ func list(out io.Writer) error {
 }
 
 func main() {
-	var c command
-	k := kong.Parse(&c, kong.Name("opt"), kong.Description("Run passes of the compiler on IR text."),
-		kong.Exit(func(code int) { os.Exit(min(code, 1) * 2) }), kong.Vars{"platforms": strings.Join(pass.Platforms, ",")},
-		kong.BindTo(os.Stdout, (*io.Writer)(nil)))
-	if err := k.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "opt:", err)
-		os.Exit(1)
-	}
+	cli.Main(new(command), "opt", "Run passes of the compiler on IR text.", platforms)
 }
+
+var platforms = kong.Vars{"platforms": strings.Join(pass.Platforms, ",")}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
 	"strings"
 	"syscall"
 
@@ -33,6 +34,7 @@ var ErrFailed = errors.New("failed")
 // Main runs a command with the process's arguments and exits.
 func Main(command any, name, description string, options ...kong.Option) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := Run(ctx, command, name, description, os.Args[1:],
 		IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, options...)
 	stop()
@@ -43,7 +45,7 @@ func Main(command any, name, description string, options ...kong.Option) {
 func Run(ctx context.Context, command any, name, description string, args []string, streams IO, options ...kong.Option) (code int) {
 	exited := -1
 	parser, err := kong.New(command, append(options, kong.Name(name), kong.Description(description),
-		kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { exited = c }),
+		kong.KindMapper(reflect.String, kong.MapperFunc(text)), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { exited = c }),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&streams))...)
 	if err != nil {
 		fmt.Fprintf(streams.Err, "%s: %v\n", name, err)
@@ -71,6 +73,16 @@ func Run(ctx context.Context, command any, name, description string, args []stri
 		return 2
 	}
 	return 1
+}
+
+// text takes a flag's value as it is. Kong's own way replaces what is not UTF-8.
+func text(ctx *kong.DecodeContext, target reflect.Value) error {
+	t, err := ctx.Scan.PopValue("string")
+	if err != nil {
+		return err
+	}
+	target.SetString(t.String())
+	return nil
 }
 
 // line is an error on one line.

@@ -24,8 +24,8 @@ type row struct {
 // row may not exist. Names ending in /… are that folder and all below it.
 var rooms = []row{
 	{"cmd/…", []string{"…"}, "flags live in commands, and commands hold everything together"},
-	{"train", []string{"graph/…", "sharding/…", "lower"}, "training knows the compiler's front, not its rooms, and never serving"},
-	{"serve", []string{"graph/…", "sharding/…", "lower"}, "serving knows the compiler's front, not its rooms, and never training"},
+	{"train", []string{"graph/…", "sharding/…", "lower", "lower/target"}, "training knows the compiler's front and its targets, not its rooms, and never serving"},
+	{"serve", []string{"graph/…", "sharding/…", "lower", "lower/target"}, "serving knows the compiler's front and its targets, not its rooms, and never training"},
 	{"lower", []string{"lower/trace", "lower/pass", "lower/target", "lower/ir", "lower/pjrt", "lower/plugin", "sharding", "sharding/axis"},
 		"the compiler does not know that it compiles Mixtral"},
 	{"graph", []string{"graph/composite", "sharding/axis"}, "the model does not know that it is compiled, nor for which machine"},
@@ -45,7 +45,7 @@ var rooms = []row{
 	{"lower/triton", nil, "a leaf"},
 	{"internal/knob", nil, "usable anywhere"},
 	{"internal/cli", []string{"internal/knob"}, "what all commands share"},
-	{"internal/demo", nil, "files only"},
+	{"internal/demo", []string{"sharding/ckpt"}, "files, and the form checkpoints are opened in"},
 	{"internal/golden", nil, "for tests"},
 	{"internal/ref", nil, "for tests: plain loops, no graph"},
 	{"internal/oracle", []string{"sharding/…"}, "for tests"},

@@ -1,0 +1,26 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// result is what eval prints.
+type result struct {
+	Sequences       int     `json:"sequences"`
+	Tokens          int     `json:"tokens"` // that a loss was taken of
+	Loss            float64 `json:"loss"`   // mean, in nats a token
+	Perplexity      float64 `json:"perplexity"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+}
+
+// print writes one line a value, or one JSON object.
+func (r result) print(out io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(r)
+	}
+	_, err := fmt.Fprintf(out, "sequences %d\ntokens %d\nloss %.9g\nperplexity %.9g\ntokens/s %.1f\n",
+		r.Sequences, r.Tokens, r.Loss, r.Perplexity, r.TokensPerSecond)
+	return err
+}

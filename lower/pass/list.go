@@ -1,0 +1,76 @@
+package pass
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// list is the compiler, in the order it runs.
+var list = []Pass{
+	{
+		Name: "constrain",
+		Does: "takes the axis notes on activations away; on one device they mean nothing",
+		Run:  constrain,
+	},
+	{
+		Name: "routed_experts",
+		Does: "puts the platform's form of mix.routed_experts in its place",
+		After: []After{
+			{"constrain", "a note between a value and its use would hide what the value is"},
+		},
+		Run: routedExperts,
+	},
+	{
+		Name: "dce",
+		Does: "removes operations that nobody reads and functions that nobody calls",
+		After: []After{
+			{"constrain", "the notes' bodies have lost their callers"},
+			{"routed_experts", "the replaced bodies have lost their callers"},
+		},
+		Run: dce,
+	},
+}
+
+func init() {
+	if err := ordered(list); err != nil {
+		panic(err)
+	}
+}
+
+// ordered checks that names are distinct and that every pass comes after those it names.
+func ordered(passes []Pass) error {
+	seen := map[string]bool{}
+	for _, p := range passes {
+		for _, a := range p.After {
+			if !seen[a.Pass] {
+				return fmt.Errorf("pass: %s must come after %s: %s", p.Name, a.Pass, a.Why)
+			}
+		}
+		if seen[p.Name] {
+			return fmt.Errorf("pass: %s is in the list twice", p.Name)
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+// All lists the passes of the compiler in the order they run.
+func All() []Pass { return slices.Clone(list) }
+
+// Named finds passes of the list by name, in the order of names.
+func Named(names ...string) ([]Pass, error) {
+	var found []Pass
+	for _, n := range names {
+		i := slices.IndexFunc(list, func(p Pass) bool { return p.Name == n })
+		if i < 0 {
+			known := make([]string, len(list))
+			for i, p := range list {
+				known[i] = p.Name
+			}
+			return nil, fmt.Errorf("pass: no pass %q, known are %s", n, strings.Join(known, ", "))
+		}
+		found = append(found, list[i])
+	}
+	return found, nil
+}

@@ -1,0 +1,272 @@
+package pass
+
+import (
+	"fmt"
+	"math/bits"
+	"strconv"
+
+	"mix/lower/ir"
+)
+
+// routedExperts replaces composites mix.routed_experts by the form that suits the platform.
+//
+// A composite has the operands
+//
+//	x       [T, D] a float type, that of the result [T, D]
+//	chosen  [T, K] i32 in [0, E)
+//	weights [T, K] a float type
+//	gate, up, down: with form = "split" E matrices [F, D], E matrices [F, D], E matrices [D, F],
+//	        with form = "stacked" one [E, F, D], one [E, F, D], one [E, D, F]
+//
+// and means y[t] = Σᵢ weights[t,i] · down·(silu(gate·x[t]) · (up·x[t])), e = chosen[t,i] choosing
+// the matrices. T tokens, D model width, K experts a token, E experts, F their hidden width, R = T·K
+// rows, row t·K+i being choice i of token t.
+//
+// After: on cpu no mix.routed_experts is left. Each token's sum runs over its choices in order, no
+// matter what else is in the batch, and nothing is scattered: results repeat bit for bit.
+func routedExperts(m *ir.Module, ctx Context) (changed bool, err error) {
+	return takeRules(m, "mix.routed_experts", ctx.Platform)
+}
+
+// experts is a mix.routed_experts taken apart.
+type experts struct {
+	x, chosen, weights *ir.Value
+	gate, up, down     []*ir.Value // E matrices, or one stack
+	stacked            bool
+	elem               string // of x
+	t, k, d, e, f      int
+}
+
+func readExperts(op *ir.Op) (x experts, err error) {
+	if len(op.Operands) < 6 || len(op.Results) != 1 {
+		return x, fmt.Errorf("%d operands and %d results, wanted at least 6 and 1", len(op.Operands), len(op.Results))
+	}
+	x.x, x.chosen, x.weights = op.Operands[0], op.Operands[1], op.Operands[2]
+	var kind string
+	var ok [4]bool
+	var xd, cd, gd []int
+	x.elem, xd, ok[0] = x.x.Type.Split()
+	kind, cd, ok[1] = x.chosen.Type.Split()
+	_, _, ok[2] = x.weights.Type.Split()
+	_, gd, ok[3] = op.Operands[3].Type.Split()
+	if ok != [4]bool{true, true, true, true} || len(xd) != 2 || len(cd) != 2 || kind != "i32" || cd[0] != xd[0] {
+		return x, fmt.Errorf("x %s and chosen %s, wanted [T, D] and [T, K] of i32", x.x.Type, x.chosen.Type)
+	}
+	x.t, x.d, x.k = xd[0], xd[1], cd[1]
+	if x.t*x.k*x.d == 0 {
+		return x, fmt.Errorf("x %s and chosen %s are empty", x.x.Type, x.chosen.Type)
+	}
+	matrices := op.Operands[3:]
+	x.stacked = len(gd) == 3
+	if n := len(matrices); x.stacked && n != 3 || n%3 != 0 {
+		return x, fmt.Errorf("%d expert operands, wanted 3 stacks or as many gate, up and down matrices", n)
+	}
+	n := len(matrices) / 3
+	x.gate, x.up, x.down = matrices[:n], matrices[n:2*n], matrices[2*n:]
+	x.e = n
+	if x.stacked {
+		x.e = gd[0]
+		gd = gd[1:]
+	}
+	if len(gd) != 2 {
+		return x, fmt.Errorf("gate %s, wanted [F, D] or [E, F, D]", op.Operands[3].Type)
+	}
+	x.f = gd[0]
+	return x, x.check(op)
+}
+
+// check holds weights, matrices, result and attributes to the sizes read.
+func (x experts) check(op *ir.Op) error {
+	if got, _ := op.Attrs["composite_attributes"].Entry("experts"); got != "" && got != ir.String(strconv.Itoa(x.e)) {
+		return fmt.Errorf("attribute experts is %s, the operands hold %d", got, x.e)
+	}
+	if x.k > x.e {
+		return fmt.Errorf("%d experts a token of %d experts", x.k, x.e)
+	}
+	if t := op.Results[0].Type; t != x.x.Type {
+		return fmt.Errorf("result %s, wanted the type of x, %s", t, x.x.Type)
+	}
+	if _, dims, _ := x.weights.Type.Split(); len(dims) != 2 || dims[0] != x.t || dims[1] != x.k {
+		return fmt.Errorf("weights %s, wanted the sizes of chosen, %s", x.weights.Type, x.chosen.Type)
+	}
+	in, out := []int{x.f, x.d}, []int{x.d, x.f}
+	if x.stacked {
+		in, out = []int{x.e, x.f, x.d}, []int{x.e, x.d, x.f}
+	}
+	for i, group := range [][]*ir.Value{x.gate, x.up, x.down} {
+		want := [][]int{in, in, out}[i]
+		for e, w := range group {
+			elem, _, ok := w.Type.Split()
+			if !ok || w.Type != ir.Tensor(elem, want...) {
+				return fmt.Errorf("%s of expert %d is %s, wanted %v", [...]string{"gate", "up", "down"}[i], e, w.Type, want)
+			}
+		}
+	}
+	return nil
+}
+
+// fewTokens is up to how many tokens run their choices one by one: while hardly two rows share an
+// expert, bringing them together gains nothing. In f32 it pays longer, because a product of one row
+// reads a matrix about twice as fast as one of two to four rows, and in other types XLA would
+// convert the whole matrix to f32 for one row.
+func (x experts) fewTokens() bool { return x.t <= 2 || x.elem == "f32" && x.t <= 4 }
+
+// routedExpertsCPU reads each chosen expert's matrices once, which is what time goes to on a CPU.
+func routedExpertsCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+	x, err := readExperts(op)
+	if err != nil {
+		return nil, err
+	}
+	if !x.stacked && x.fewTokens() {
+		return []*ir.Value{x.oneByOne(b)}, nil
+	}
+	return []*ir.Value{x.sorted(b)}, nil
+}
+
+// expert is one expert on rows [n, D]: [n, D] of x's elements.
+func (x experts) expert(b ir.Builder, rows, gate, up, down *ir.Value) *ir.Value {
+	gate, up, down = b.Convert(gate, x.elem), b.Convert(up, x.elem), b.Convert(down, x.elem)
+	g := b.Dot(rows, 1, gate, 1, x.elem) // [n, F]
+	u := b.Dot(rows, 1, up, 1, x.elem)   // [n, F]
+	h := b.Mul(b.Mul(g, b.Unary("logistic", g)), u)
+	return b.Dot(h, 1, down, 1, x.elem) // [n, D]
+}
+
+// oneByOne loops over the rows, each through a case over the experts. A case for each row would
+// run no faster and compile R times as long.
+func (x experts) oneByOne(b ir.Builder) *ir.Value {
+	r, n := x.t*x.k, 1
+	if x.elem != "f32" {
+		n = 2 // the row twice, see fewTokens
+	}
+	flat := b.Reshape(x.chosen, r)                 // [R]
+	y := b.Const(ir.Tensor(x.elem, r, x.d), "0.0") // [R, D]
+	loop := b.While([]*ir.Value{b.Index(0), y},
+		func(b ir.Builder, vs []*ir.Value) *ir.Value { return b.Compare("LT", vs[0], b.Index(r)) },
+		func(b ir.Builder, vs []*ir.Value) []*ir.Value {
+			p, y, zero := vs[0], vs[1], b.Index(0)
+			e := b.Reshape(b.DynamicSlice(flat, []*ir.Value{p}, 1))
+			row := b.DynamicSlice(x.x, []*ir.Value{b.Div(p, b.Index(x.k)), zero}, 1, x.d) // [1, D]
+			row = b.Broadcast(b.Reshape(row, x.d), []int{n, x.d}, 1)                      // [n, D]
+			out := b.Case(e, x.e, row.Type, func(b ir.Builder, e int) *ir.Value {         // [n, D]
+				return x.expert(b, row, x.gate[e], x.up[e], x.down[e])
+			})
+			out = b.Slice(out, []int{0, 0}, []int{1, x.d}) // [1, D]
+			return []*ir.Value{b.Add(p, b.Index(1)), b.DynamicUpdate(y, out, p, zero)}
+		})
+	y = b.Reshape(loop[1], x.t, x.k, x.d) // [T, K, D]
+	var choices []*ir.Value               // K of [T, D]
+	for i := range x.k {
+		choice := b.Slice(y, []int{0, i, 0}, []int{x.t, i + 1, x.d})
+		choices = append(choices, b.Reshape(choice, x.t, x.d))
+	}
+	return x.combine(b, choices)
+}
+
+// combine sums K results [T, D] by weight, in order and in f32.
+func (x experts) combine(b ir.Builder, y []*ir.Value) *ir.Value {
+	weights := b.Convert(x.weights, "f32")
+	var sum *ir.Value
+	for i := range y {
+		w := b.Reshape(b.Slice(weights, []int{0, i}, []int{x.t, i + 1}), x.t)
+		term := b.Mul(b.Convert(y[i], "f32"), b.Broadcast(w, []int{x.t, x.d}, 0))
+		if sum == nil {
+			sum = term
+		} else {
+			sum = b.Add(sum, term)
+		}
+	}
+	return b.Convert(sum, x.elem)
+}
+
+// block is how many rows of an expert go through its matrices at once: twice as many as it has on
+// average, so that most experts need one block, and at most 64, where a product no longer waits for
+// memory. Measured fastest of powers of two at hidden 512, FFN 1792, 8 experts, 2 a token: 4 rows
+// for 8 tokens, 32 for 64, 64 for 512.
+func (x experts) block() int {
+	twice := (2*x.t*x.k + x.e - 1) / x.e
+	return min(max(1<<bits.Len(uint(twice-1)), 4), 64)
+}
+
+// sorted brings rows of one expert together and runs them in blocks.
+//
+// The last block of an expert reaches into the rows of the next ones and leaves nonsense there.
+// Experts run in ascending order, so that each writes its rows over what its forerunners left.
+func (x experts) sorted(b ir.Builder) *ir.Value {
+	r, n := x.t*x.k, x.block()
+	flat := b.Reshape(x.chosen, r)                                      // [R]
+	ids, order := b.SortBy(flat, b.Iota(0, "i32", r))                   // [R] both
+	token := b.Div(order, b.Const(order.Type, strconv.Itoa(x.k)))       // [R]
+	rows := b.Rows(x.x, token)                                          // [R, D]
+	rows = b.Concat(0, rows, b.Const(ir.Tensor(x.elem, n, x.d), "0.0")) // [R+n, D]
+	y := b.Const(rows.Type, "0.0")                                      // [R+n, D]
+	if x.stacked {
+		y = x.stackedBlocks(b, ids, rows, y, x.ends(b, flat))
+	} else {
+		y = x.splitBlocks(b, rows, y, x.ends(b, flat))
+	}
+	_, place := b.SortBy(order, b.Iota(0, "i32", r)) // [R] inverse of order
+	place = b.Reshape(place, x.t, x.k)               // [T, K]
+	var choices []*ir.Value                          // K of [T, D]
+	for i := range x.k {
+		at := b.Reshape(b.Slice(place, []int{0, i}, []int{x.t, i + 1}), x.t)
+		choices = append(choices, b.Rows(y, at))
+	}
+	return x.combine(b, choices)
+}
+
+// ends counts for every expert the sorted rows up to its last, [E] i32.
+func (x experts) ends(b ir.Builder, flat *ir.Value) *ir.Value {
+	r := x.t * x.k
+	ids := b.Broadcast(flat, []int{r, x.e}, 0)
+	upto := b.Compare("LE", ids, b.Iota(1, "i32", r, x.e))
+	return b.Reduce("add", b.Convert(upto, "i32"), "0", 0)
+}
+
+// blocks runs one expert's rows from p up to end and returns y with them written.
+func (x experts) blocks(b ir.Builder, p, end, rows, y, gate, up, down *ir.Value) *ir.Value {
+	n := x.block()
+	loop := b.While([]*ir.Value{p, y},
+		func(b ir.Builder, vs []*ir.Value) *ir.Value { return b.Compare("LT", vs[0], end) },
+		func(b ir.Builder, vs []*ir.Value) []*ir.Value {
+			p, y, zero := vs[0], vs[1], b.Index(0)
+			part := b.DynamicSlice(rows, []*ir.Value{p, zero}, n, x.d)
+			part = x.expert(b, part, gate, up, down)
+			return []*ir.Value{b.Add(p, b.Index(n)), b.DynamicUpdate(y, part, p, zero)}
+		})
+	return loop[1]
+}
+
+// splitBlocks has one loop an expert, each with its own matrices: a matrix chosen inside a loop
+// would be copied.
+func (x experts) splitBlocks(b ir.Builder, rows, y, ends *ir.Value) *ir.Value {
+	p := b.Index(0)
+	for e := range x.e {
+		end := b.Reshape(b.Slice(ends, []int{e}, []int{e + 1}))
+		y = x.blocks(b, p, end, rows, y, x.gate[e], x.up[e], x.down[e])
+		p = end
+	}
+	return y
+}
+
+// stackedBlocks goes from expert to expert that has rows, and copies its matrices out of the stack
+// once.
+func (x experts) stackedBlocks(b ir.Builder, ids, rows, y, ends *ir.Value) *ir.Value {
+	loop := b.While([]*ir.Value{b.Index(0), y},
+		func(b ir.Builder, vs []*ir.Value) *ir.Value {
+			return b.Compare("LT", vs[0], b.Index(x.t*x.k))
+		},
+		func(b ir.Builder, vs []*ir.Value) []*ir.Value {
+			p, y, zero := vs[0], vs[1], b.Index(0)
+			e := b.Reshape(b.DynamicSlice(ids, []*ir.Value{p}, 1))
+			end := b.Reshape(b.DynamicSlice(ends, []*ir.Value{e}, 1))
+			matrix := func(stack *ir.Value, n, m int) *ir.Value {
+				return b.Reshape(b.DynamicSlice(stack, []*ir.Value{e, zero, zero}, 1, n, m), n, m)
+			}
+			gate, up, down := matrix(x.gate[0], x.f, x.d), matrix(x.up[0], x.f, x.d), matrix(x.down[0], x.d, x.f)
+			y = x.blocks(b, p, end, rows, y, gate, up, down)
+			// An id out of range must not stop the loop from ending.
+			return []*ir.Value{b.Binary("maximum", end, b.Add(p, b.Index(1))), y}
+		})
+	return loop[1]
+}

@@ -1,0 +1,146 @@
+package pass
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"mix/lower/ir"
+	"mix/lower/pjrt"
+	"mix/lower/plugin"
+)
+
+// cpu is the CPU client of this test binary. There may be only one device: passes know of one.
+var cpu = sync.OnceValues(func() (*pjrt.Client, error) {
+	path, err := plugin.Find("cpu")
+	if err != nil {
+		return nil, err
+	}
+	p, err := pjrt.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return p.NewClient(pjrt.ClientOptions{Options: map[string]any{"cpu_device_count": int64(1)}})
+})
+
+// client skips the test on a machine without the CPU plugin.
+func client(t testing.TB) *pjrt.Client {
+	c, err := cpu()
+	if err != nil {
+		t.Skipf("needs the CPU plugin, which go run ./cmd/generate installs: %v", err)
+	}
+	return c
+}
+
+// tensor is a value for a parameter or from a result, with f32, bf16 or i32 elements.
+type tensor struct {
+	typ  ir.Type
+	data []float32
+}
+
+// random draws a tensor of normal values times scale, rounded to its elements.
+func random(r *rand.Rand, typ ir.Type, scale float64) tensor {
+	elem, dims, _ := typ.Split()
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	t := tensor{typ, make([]float32, n)}
+	for i := range t.data {
+		t.data[i] = float32(r.NormFloat64() * scale)
+		if elem == "bf16" {
+			t.data[i] = math.Float32frombits(bf16(t.data[i]) << 16)
+		}
+	}
+	return t
+}
+
+func bf16(f float32) uint32 {
+	b := math.Float32bits(f)
+	return (b + 0x7fff + b>>16&1) >> 16
+}
+
+func (t tensor) bytes() []byte {
+	elem, _, _ := t.typ.Split()
+	var b []byte
+	for _, v := range t.data {
+		switch elem {
+		case "bf16":
+			b = binary.LittleEndian.AppendUint16(b, uint16(bf16(v)))
+		case "i32":
+			b = binary.LittleEndian.AppendUint32(b, uint32(int32(v)))
+		default:
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		}
+	}
+	return b
+}
+
+var bufferTypes = map[string]pjrt.BufferType{"f32": pjrt.BufferTypeF32, "bf16": pjrt.BufferTypeBF16, "i32": pjrt.BufferTypeS32}
+
+// program is a compiled module of one result.
+type program struct {
+	exec *pjrt.LoadedExecutable
+	out  ir.Type
+}
+
+func compile(t testing.TB, m *ir.Module) *program {
+	c := client(t)
+	exec, err := c.Compile([]byte(m.String()), nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { exec.Destroy() })
+	return &program{exec, m.Func("main").Results[0]}
+}
+
+func upload(t testing.TB, args []tensor) (bufs []*pjrt.Buffer) {
+	c := client(t)
+	for _, a := range args {
+		elem, dims, _ := a.typ.Split()
+		d := make([]int64, len(dims))
+		for i := range d {
+			d[i] = int64(dims[i])
+		}
+		buf, _, err := c.BufferFromHost(a.bytes(), bufferTypes[elem], d, c.Devices()[0], pjrt.HostBufferSemanticsKImmutableOnlyDuringCall, nil)
+		require.NoError(t, err)
+		t.Cleanup(func() { buf.Destroy() })
+		bufs = append(bufs, buf)
+	}
+	return bufs
+}
+
+// launch executes once and waits.
+func (p *program) launch(t testing.TB, args []*pjrt.Buffer) *pjrt.Buffer {
+	outs, done, err := p.exec.ExecuteOne(args, pjrt.ExecOptions{})
+	require.NoError(t, err)
+	require.NoError(t, done.Wait())
+	return outs[0]
+}
+
+// run executes once and returns the result.
+func (p *program) run(t testing.TB, args []tensor) []float32 {
+	out := p.launch(t, upload(t, args))
+	defer out.Destroy()
+	elem, dims, _ := p.out.Split()
+	n, width := 1, 4
+	for _, d := range dims {
+		n *= d
+	}
+	if elem == "bf16" {
+		width = 2
+	}
+	raw := make([]byte, n*width)
+	require.NoError(t, out.ToHost(raw))
+	got := make([]float32, n)
+	for i := range got {
+		if width == 2 {
+			got[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(raw[2*i:])) << 16)
+		} else {
+			got[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+		}
+	}
+	return got
+}

@@ -1,0 +1,219 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/gomlx/go-xla/installer"
+)
+
+// Options says what Ensure is to find or install. The zero value asks for the CPU plugin, silently.
+type Options struct {
+	Platform   string    // CPU or CUDA; "" is CPU
+	CacheDir   string    // "" is CacheDir()
+	Progress   io.Writer // nil: silent; a terminal gets a bar, anything else a line at start and end
+	WithoutGPU bool      // install CUDA on a machine without a GPU too, to compile for another
+
+	// For tests; the zero values are the registry that go-xla's installer knows.
+	wheel   *wheel
+	locate  func(context.Context, wheel) (string, error)
+	client  *http.Client
+	backoff time.Duration // before the second try; doubles
+}
+
+// Ensure returns the path of the plugin, which it installs into the cache folder if Find finds
+// none. Where a wheel is pinned for this machine that wheel is used: a copy put into the cache
+// folder by hand, else a download. Elsewhere go-xla's own CPU installer runs.
+//
+// Processes that call it at once install once: the others wait for the lock, or for ctx to end.
+// A download that was interrupted goes on where it stopped. The library appears under its name
+// only when it is complete. Errors: ErrPlatform, ErrNoGPU, ErrDownload, ErrChecksum, ctx's, and
+// those of the file system.
+func Ensure(ctx context.Context, o Options) (string, error) {
+	if o.Platform == "" {
+		o.Platform = CPU
+	}
+	if o.CacheDir == "" {
+		dir, err := CacheDir()
+		if err != nil {
+			return "", err
+		}
+		o.CacheDir = dir
+	}
+	path, err := o.find()
+	if !errors.Is(err, ErrNotFound) {
+		return path, err
+	}
+	if o.Platform == CUDA && !o.WithoutGPU && !HasGPU() {
+		return "", fmt.Errorf("plugin: cuda: %w on this machine", ErrNoGPU)
+	}
+	w, ok := o.pinned()
+	if !ok && o.Platform != CPU {
+		return "", fmt.Errorf("plugin: %w: %s on %s/%s", ErrPlatform, o.Platform, runtime.GOOS, runtime.GOARCH)
+	}
+	if !ok {
+		return o.goxla(ctx)
+	}
+	return o.locked(ctx, w)
+}
+
+// HasGPU says whether this machine seems to have an NVIDIA GPU.
+func HasGPU() bool { return installer.HasNvidiaGPU() }
+
+func (o Options) pinned() (wheel, bool) {
+	if o.wheel != nil {
+		return *o.wheel, true
+	}
+	return pinned(o.Platform)
+}
+
+func (o Options) find() (string, error) {
+	if o.wheel == nil {
+		return find(o.Platform, o.CacheDir)
+	}
+	path := filepath.Join(o.CacheDir, o.wheel.dir(), filepath.FromSlash(o.wheel.target))
+	if err := intact(path, *o.wheel); err != nil {
+		return "", fmt.Errorf("plugin: %w: %s: %v", ErrNotFound, path, err)
+	}
+	return path, nil
+}
+
+// locked installs w while it holds the lock of its folder.
+func (o Options) locked(ctx context.Context, w wheel) (string, error) {
+	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	lock := flock.New(filepath.Join(o.CacheDir, w.dir()+".lock"))
+	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+		return "", fmt.Errorf("plugin: waiting for %s: %w", lock.Path(), err)
+	}
+	defer lock.Unlock() // the file stays: removing it would let two holders in
+	if path, err := o.find(); err == nil {
+		return path, nil // another process was first
+	}
+	return o.install(ctx, w)
+}
+
+// install gets the wheel and puts its plugin in place.
+func (o Options) install(ctx context.Context, w wheel) (string, error) {
+	file := filepath.Join(o.CacheDir, w.file)
+	if _, err := os.Stat(file); err == nil {
+		if err := check(file, w); err != nil {
+			return "", err
+		}
+		return o.place(file, w)
+	}
+	part := file + ".part"
+	if err := o.download(ctx, w, part); err != nil {
+		return "", o.explain(err, w)
+	}
+	path, err := o.place(part, w)
+	if err == nil {
+		_ = os.Remove(part) // a leftover costs space, nothing else
+	}
+	return path, err
+}
+
+// check compares a wheel with its pin.
+func check(file string, w wheel) error {
+	_, sum, err := hashFile(file)
+	if err != nil {
+		return fmt.Errorf("plugin: %w", err)
+	}
+	if sum != w.sha256 {
+		return fmt.Errorf("plugin: %s: %w: %s, want %s", file, ErrChecksum, sum, w.sha256)
+	}
+	return nil
+}
+
+// explain tells a person without a network what to do.
+func (o Options) explain(err error, w wheel) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrChecksum) {
+		return err
+	}
+	return fmt.Errorf("plugin: %w (%w): get the wheel %s (package %s, version %s, sha256 %s) and put it into %s, or set $%s to the folder of a plugin",
+		ErrDownload, err, w.file, w.pkg, w.version, w.sha256, o.CacheDir, PathEnv)
+}
+
+// place extracts the plugin of a wheel that was checked. The library and its description are
+// written under other names, synced, and renamed, the description last.
+func (o Options) place(file string, w wheel) (string, error) {
+	path := filepath.Join(o.CacheDir, w.dir(), filepath.FromSlash(w.target))
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	old, _ := filepath.Glob(filepath.Join(escape(dir), ".install-*")) // fails only on a bad pattern
+	for _, d := range old {
+		_ = os.RemoveAll(d) // left by a process that was killed; we hold the lock
+	}
+	tmp, err := os.MkdirTemp(dir, ".install-")
+	if err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	lib := filepath.Join(tmp, filepath.Base(path))
+	if err := installer.ExtractFileFromZip(file, w.member, lib); err != nil {
+		return "", fmt.Errorf("plugin: %s of %s: %w", w.member, w.file, err)
+	}
+	p := Plugin{Platform: w.platform, Version: w.version, Wheel: w.file}
+	if p.Size, p.SHA256, err = hashFile(lib); err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	b, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	if err := os.WriteFile(metaPath(lib), append(b, '\n'), 0o644); err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	// Without its description the old library is not loaded any more, with it the next one is.
+	if err := errors.Join(flush(lib), flush(metaPath(lib)), removeIf(metaPath(path)),
+		os.Rename(lib, path), os.Rename(metaPath(lib), metaPath(path)), flush(dir)); err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	return path, nil
+}
+
+// flush writes a file or folder through to the disk.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func removeIf(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// goxla runs go-xla's installer, which has a lock and an atomic rename of its own.
+func (o Options) goxla(ctx context.Context) (string, error) {
+	done := make(chan error, 1)
+	dir := filepath.Join(o.CacheDir, goxlaDir)
+	report := o.lines("installing the CPU plugin by go-xla's installer into " + dir)
+	go func() { done <- installer.CPUAutoInstall(dir, true, installer.Quiet) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return "", fmt.Errorf("plugin: %w: %w: set $%s to the folder of a plugin", ErrDownload, err, PathEnv)
+		}
+	case <-ctx.Done():
+		return "", fmt.Errorf("plugin: %w", ctx.Err())
+	}
+	report("installed the CPU plugin")
+	return o.find()
+}

@@ -1,0 +1,71 @@
+// Package plugin finds the PJRT plugin of this machine, or installs it once.
+//
+// A plugin is one shared library with the XLA compiler and a device runtime in it. Stages:
+//
+//	Find: $PJRT_PLUGIN_LIBRARY_PATH → go-xla's folders → our cache
+//	Ensure: Find → lock → Find again → wheel (by hand, or download → SHA-256) → extract → fsync → rename
+//
+// The wheels are pinned by name, version and SHA-256 in wheels.go. go-xla's installer knows where
+// the package registry is; nothing here does.
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// Platforms a plugin can be asked for.
+const (
+	CPU  = "cpu"
+	CUDA = "cuda"
+)
+
+var (
+	// ErrNotFound says that no plugin is on this machine; the message lists the places searched.
+	ErrNotFound = errors.New("no PJRT plugin found")
+
+	// ErrPlatform says that the platform is not one that this package knows, or has no plugin
+	// for this operating system and processor.
+	ErrPlatform = errors.New("no PJRT plugin for this platform")
+
+	// ErrNoGPU says that the CUDA plugin was asked for on a machine without an NVIDIA GPU.
+	ErrNoGPU = errors.New("no NVIDIA GPU")
+
+	// ErrDownload says that the wheel could not be fetched; the message says which file to put where.
+	ErrDownload = errors.New("cannot download the PJRT plugin")
+
+	// ErrChecksum says that a wheel is not the pinned one.
+	ErrChecksum = errors.New("wrong SHA-256")
+)
+
+// CacheDir is the folder plugins are installed in unless Options.CacheDir names another:
+// mix/plugins in the user's cache folder.
+func CacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("plugin: no cache folder: %w", err)
+	}
+	return filepath.Join(dir, "mix", "plugins"), nil
+}
+
+// known refuses a platform other than CPU and CUDA.
+func known(platform string) error {
+	if platform != CPU && platform != CUDA {
+		return fmt.Errorf("plugin: %w: platform %q, want %q or %q", ErrPlatform, platform, CPU, CUDA)
+	}
+	return nil
+}
+
+// suffix is the file name extension of a shared library here.
+func suffix() string {
+	switch runtime.GOOS {
+	case "darwin":
+		return ".dylib"
+	case "windows":
+		return ".dll"
+	}
+	return ".so"
+}
