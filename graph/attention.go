@@ -20,9 +20,9 @@ type view struct {
 //	k, v [B, G, C, A] the layer's cache, nil without one
 //	y    [B, S, D], and the cache with the new keys and values in it
 func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
-	q := Einsum("bsd,had->bhsa", x, w.query)                                             // [B, H, S, A]
-	key := Einsum("bsd,gad->bgsa", x, w.key)                                             // [B, G, S, A]
-	value := Einsum("bsd,gad->bgsa", x, w.value)                                         // [B, G, S, A]
+	q := project(x, w.query)                                                             // [B, H, S, A]
+	key := project(x, w.key)                                                             // [B, G, S, A]
+	value := project(x, w.value)                                                         // [B, G, S, A]
 	q = composite.Constrain(q, axis.Batch, axis.Heads, axis.Seq, axis.HeadDim)           // [B, H, S, A]
 	key = composite.Constrain(key, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim)     // [B, G, S, A]
 	value = composite.Constrain(value, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim) // [B, G, S, A]
@@ -31,6 +31,27 @@ func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
 		key, value = write(k, key, at.start), write(v, value, at.start) // [B, G, C, A]
 	}
 	heads := composite.Attention(q, key, value, at.places) // [B, H, S, A]
-	y = Einsum("bhsa,dha->bsd", heads, w.out)              // [B, S, D]
+	y = merge(heads, w.out)                                // [B, S, D]
 	return composite.Constrain(y, axis.Batch, axis.Seq, axis.Embed), key, value
+}
+
+// project maps activations to heads. The product is of matrices as they lie in memory: asked for heads
+// first, XLA would transpose the weight at every call.
+//
+//	x [B, S, D], w [N, A, D], y [B, N, S, A]
+func project(x, w *Node) *Node {
+	b, s, d := x.Shape().Dim(0), x.Shape().Dim(1), x.Shape().Dim(2)
+	n, a := w.Shape().Dim(0), w.Shape().Dim(1)
+	y := Einsum("td,rd->tr", Reshape(x, b*s, d), Reshape(w, n*a, d)) // [T, N·A]
+	return Transpose(Reshape(y, b, s, n, a), 1, 2)                   // [B, N, S, A]
+}
+
+// merge maps heads back to activations, like project without a transposed weight.
+//
+//	x [B, N, S, A], w [D, N, A], y [B, S, D]
+func merge(x, w *Node) *Node {
+	b, n, s, a := x.Shape().Dim(0), x.Shape().Dim(1), x.Shape().Dim(2), x.Shape().Dim(3)
+	d := w.Shape().Dim(0)
+	rows := Reshape(Transpose(x, 1, 2), b*s, n*a)                          // [T, N·A]
+	return Reshape(Einsum("tr,dr->td", rows, Reshape(w, d, n*a)), b, s, d) // [B, S, D]
 }

@@ -52,7 +52,11 @@ func (c *Cache) capacity() int { return c.K[0].Shape().Dim(-2) }
 
 // write puts the new keys or values [B, G, S, A] into the cache [B, G, C, A] from position start on. It
 // moves a block that would not fit back to the end of the cache, as XLA does: callers keep start+S ≤ C.
+//
+// The barrier keeps the update one operation, done in place. Without it XLA computes the updated cache
+// again for each reader, which needs the old one, which then must be copied.
 func write(cache, block, start *Node) *Node {
 	zero := Const(start.Graph(), int32(0))
-	return DynamicUpdateSlice(cache, block, []*Node{zero, zero, start, zero}) // [B, G, C, A]
+	after := DynamicUpdateSlice(cache, block, []*Node{zero, zero, start, zero}) // [B, G, C, A]
+	return OptimizationBarrier(after)                                           // [B, G, C, A]
 }

@@ -1,14 +1,16 @@
 package graph
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // ErrConfig is wrapped by every refusal of a config.json or of a Config.
@@ -125,14 +127,13 @@ func ParseConfig(b []byte) (Config, error) {
 		return Config{}, fmt.Errorf("%w: not a JSON object: %v", ErrConfig, err)
 	}
 	var f file
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&f); err != nil {
-		return Config{}, fmt.Errorf("%w: %v", ErrConfig, err)
+	if err := json.Unmarshal(b, &f); err != nil {
+		return Config{}, wrongType(err)
 	}
 	if f.Type != "mixtral" {
 		return Config{}, fmt.Errorf("%w: model_type is %q, want \"mixtral\"", ErrConfig, f.Type)
 	}
-	if err := unknown(keys); err != nil {
+	if err := unknown(keys, "", append(slices.Clone(harmless), read...)); err != nil {
 		return Config{}, err
 	}
 	c := Config{Vocab: f.Vocab, Width: f.Width, Hidden: f.Hidden, Layers: f.Layers, Heads: f.Heads, TieEmbedding: f.TieEmbedding,
@@ -156,7 +157,7 @@ func ParseConfig(b []byte) (Config, error) {
 	if c.EOS, err = eos(f.EOS); err != nil {
 		return Config{}, err
 	}
-	if c.RopeTheta, err = theta(f); err != nil {
+	if c.RopeTheta, err = theta(f, keys); err != nil {
 		return Config{}, err
 	}
 	switch {
@@ -181,13 +182,13 @@ func eos(raw json.RawMessage) (int, error) {
 	}
 	var many []int
 	if err := json.Unmarshal(raw, &many); err != nil || len(many) == 0 {
-		return 0, fmt.Errorf("%w: eos_token_id is %s, want an id or a list of ids", ErrConfig, raw)
+		return 0, fmt.Errorf("%w: eos_token_id is %s, want an id or a list of ids", ErrConfig, short(raw))
 	}
 	return many[0], nil
 }
 
 // theta reads the rotary base from either place and refuses every scaling.
-func theta(f file) (float64, error) {
+func theta(f file, keys map[string]json.RawMessage) (float64, error) {
 	t := 1e6
 	if f.RopeTheta != nil {
 		t = *f.RopeTheta
@@ -207,19 +208,23 @@ func theta(f file) (float64, error) {
 				return 0, fmt.Errorf("%w: %s has type %q, want \"default\"", ErrConfig, r.key, kind)
 			}
 		}
+		var inside map[string]json.RawMessage
+		if err := json.Unmarshal(keys[r.key], &inside); err != nil {
+			return 0, fmt.Errorf("%w: %s is not an object: %v", ErrConfig, r.key, err)
+		}
+		if err := unknown(inside, r.key+".", []string{"rope_theta", "rope_type", "type"}); err != nil {
+			return 0, err
+		}
 	}
 	return t, nil
 }
 
-func unknown(keys map[string]json.RawMessage) error {
-	known := map[string]bool{}
-	for _, k := range append(slices.Clone(harmless), read...) {
-		known[k] = true
-	}
+// unknown refuses the first key that is not known and not null. prefix is where the keys are.
+func unknown(keys map[string]json.RawMessage, prefix string, known []string) error {
 	var bad []string
 	for k, v := range keys {
-		if !known[k] && string(v) != "null" {
-			bad = append(bad, fmt.Sprintf("%s = %.60s", k, v))
+		if !slices.Contains(known, k) && string(v) != "null" {
+			bad = append(bad, fmt.Sprintf("%s%s = %s", prefix, strings.Trim(strconv.Quote(k), `"`), short(v)))
 		}
 	}
 	if len(bad) > 0 {
@@ -227,6 +232,22 @@ func unknown(keys map[string]json.RawMessage) error {
 		return fmt.Errorf("%w: unknown key that may change the model: %s", ErrConfig, bad[0])
 	}
 	return nil
+}
+
+// short is the beginning of a JSON value on one line.
+func short(raw json.RawMessage) string {
+	return fmt.Sprintf("%.60s", strings.Join(strings.Fields(string(raw)), " "))
+}
+
+// wrongType says which key has a value of another kind than wanted.
+func wrongType(err error) error {
+	var e *json.UnmarshalTypeError
+	if !errors.As(err, &e) {
+		return fmt.Errorf("%w: %v", ErrConfig, err)
+	}
+	want := map[reflect.Kind]string{reflect.Int: "an integer", reflect.Float64: "a number", reflect.Bool: "true or false",
+		reflect.String: "text", reflect.Struct: "an object"}[e.Type.Kind()]
+	return fmt.Errorf("%w: %s is a JSON %s, want %s", ErrConfig, e.Field, e.Value, want)
 }
 
 func or[T any](p *T, d T) T {
@@ -264,6 +285,15 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%w: rms_norm_eps is %g, want a number between 0 and 1", ErrConfig, c.NormEps)
 	case c.EOS >= c.Vocab || c.BOS >= c.Vocab:
 		return fmt.Errorf("%w: bos_token_id %d or eos_token_id %d is not below vocab_size %d", ErrConfig, c.BOS, c.EOS, c.Vocab)
+	case c.EOS < -1 || c.BOS < -1:
+		return fmt.Errorf("%w: bos_token_id %d or eos_token_id %d is negative, want an id, or null or -1 for none", ErrConfig, c.BOS, c.EOS)
+	case !(c.AuxCoef >= 0) || math.IsInf(c.AuxCoef, 0):
+		return fmt.Errorf("%w: router_aux_loss_coef is %g, want at least 0", ErrConfig, c.AuxCoef)
+	case !(c.InitStd >= 0) || math.IsInf(c.InitStd, 0):
+		return fmt.Errorf("%w: initializer_range is %g, want at least 0", ErrConfig, c.InitStd)
+	case float64(c.Layers)*float64(c.Experts)*float64(c.Hidden)*float64(c.Width) > 1<<50:
+		return fmt.Errorf("%w: num_hidden_layers %d, num_local_experts %d, intermediate_size %d and hidden_size %d multiply to more than 2^50",
+			ErrConfig, c.Layers, c.Experts, c.Hidden, c.Width)
 	case c.DType != "float32" && c.DType != "bfloat16" && c.DType != "float16":
 		return fmt.Errorf("%w: torch_dtype is %q, want float32, bfloat16 or float16", ErrConfig, c.DType)
 	}

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/gomlx/compute/dtypes"
@@ -22,12 +23,15 @@ type Routing struct {
 // The choice itself carries no gradient: experts are chosen on a stopped copy and their logits read back
 // through a one-hot. K rounds of taking the best are cheaper than a sort and need no closure.
 //
-// Panics, as graph functions do, if widths disagree or k > E.
+// Panics, as graph functions do, if widths disagree or k is not in 1..E.
 //
 // Source: Jiang et al. 2024, arXiv:2401.04088, section 2.1.
 func Route(x, router *Node, k int) Routing {
 	router.AssertDims(-1, x.Shape().Dim(-1))
 	experts := router.Shape().Dim(0)
+	if k < 1 || k > experts {
+		panic(fmt.Errorf("route: %d experts a token, want 1 to %d", k, experts))
+	}
 	logits := Einsum("td,ed->te", ConvertDType(x, dtypes.Float32), router) // [T, E]
 	left := StopGradient(logits)                                           // [T, E]
 	var picks []*Node                                                      // [T, 1] each

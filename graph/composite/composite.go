@@ -15,6 +15,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 )
@@ -147,10 +148,11 @@ func throughBody(in, dys []*Node, body func(in []*Node) []*Node) []*Node {
 	ys := body(leaves)
 	var sum *Node
 	for i, y := range ys {
-		if dys[i] == nil {
+		if dys[i] == nil || !y.DType().IsFloat() {
 			continue
 		}
-		s := ReduceAllSum(Mul(y, StopGradient(dys[i]))) // scalar
+		// Only its derivative is used, dy itself; float32 lets outputs of several dtypes add up.
+		s := ConvertDType(ReduceAllSum(Mul(y, StopGradient(dys[i]))), dtypes.Float32) // scalar
 		if sum == nil {
 			sum = s
 		} else {
@@ -162,6 +164,9 @@ func throughBody(in, dys []*Node, body func(in []*Node) []*Node) []*Node {
 		if x.DType().IsFloat() {
 			floats = append(floats, x)
 		}
+	}
+	if sum == nil { // no output has a gradient
+		sum = Const(in[0].Graph(), float32(0))
 	}
 	dxs := slices.Clone(Gradient(sum, floats...))
 	out := make([]*Node, len(in))

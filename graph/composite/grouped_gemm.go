@@ -17,8 +17,8 @@ import (
 func GroupedGEMM(x, w, sizes *Node) *Node {
 	w.AssertDims(sizes.Shape().Dim(0), -1, x.Shape().Dim(1))
 	return call(GroupedGEMMName, nil, []*Node{x, w, sizes}, false, func(in []*Node) []*Node {
-		each := Einsum("rm,enm->ren", in[0], in[1])                                   // [R, E, N]
-		return []*Node{ReduceSum(Mul(each, InsertAxes(member(in[0], in[2]), -1)), 1)} // [R, N]
+		each := Einsum("rm,enm->ren", in[0], in[1])        // [R, E, N]
+		return []*Node{ReduceSum(ofGroup(each, in[2]), 1)} // [R, N]
 	})[0]
 }
 
@@ -27,8 +27,8 @@ func GroupedGEMMTransposed(x, w, sizes *Node) *Node {
 	w.AssertDims(sizes.Shape().Dim(0), x.Shape().Dim(1), -1)
 	as := attrs{{"transposed", "true"}}
 	return call(GroupedGEMMName, as, []*Node{x, w, sizes}, true, func(in []*Node) []*Node {
-		each := Einsum("rn,enm->rem", in[0], in[1])                                   // [R, E, M]
-		return []*Node{ReduceSum(Mul(each, InsertAxes(member(in[0], in[2]), -1)), 1)} // [R, M]
+		each := Einsum("rn,enm->rem", in[0], in[1])        // [R, E, M]
+		return []*Node{ReduceSum(ofGroup(each, in[2]), 1)} // [R, M]
 	})[0]
 }
 
@@ -41,8 +41,9 @@ func GroupedGEMMTransposed(x, w, sizes *Node) *Node {
 func GroupedOuter(a, b, sizes *Node) *Node {
 	a.AssertDims(b.Shape().Dim(0), -1)
 	return call(GroupedOuterName, nil, []*Node{a, b, sizes}, nil, func(in []*Node) []*Node {
-		own := Mul(InsertAxes(in[0], 1), InsertAxes(member(in[0], in[2]), -1)) // [R, E, N]
-		return []*Node{Einsum("ren,rm->enm", own, in[1])}                      // [E, N, M]
+		r, n := in[0].Shape().Dim(0), in[0].Shape().Dim(1)
+		all := BroadcastToDims(InsertAxes(in[0], 1), r, in[2].Shape().Dim(0), n) // [R, E, N]
+		return []*Node{Einsum("ren,rm->enm", ofGroup(all, in[2]), in[1])}        // [E, N, M]
 	})[0]
 }
 
@@ -54,11 +55,14 @@ func groupedGEMMVJP(in, dys []*Node, transposed any) []*Node {
 	return []*Node{GroupedGEMMTransposed(dy, w, sizes), GroupedOuter(dy, x, sizes), nil}
 }
 
-// member is [R, E], 1 where row r lies in group e and 0 elsewhere, in x's dtype.
-func member(x, sizes *Node) *Node {
+// ofGroup is x [R, E, N] with zeros where row r does not lie in group e. It selects instead of multiplying:
+// what the matrix of another group makes of a row may be infinite or not a number.
+func ofGroup(x, sizes *Node) *Node {
 	end := CumSum(sizes, 0) // [E]
 	rows := shapes.Make(dtypes.Int32, x.Shape().Dim(0), sizes.Shape().Dim(0))
 	row := Iota(x.Graph(), rows, 0)                             // [R, E]
 	from := GreaterOrEqual(row, InsertAxes(Sub(end, sizes), 0)) // [R, E]
-	return ConvertDType(LogicalAnd(from, LessThan(row, InsertAxes(end, 0))), x.DType())
+	own := LogicalAnd(from, LessThan(row, InsertAxes(end, 0)))  // [R, E]
+	own = BroadcastToShape(InsertAxes(own, -1), x.Shape())      // [R, E, N]
+	return Where(own, x, zeros(x.Graph(), x.DType(), x.Shape().Dimensions))
 }

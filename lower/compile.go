@@ -1,0 +1,150 @@
+// Package lower turns GoMLX programs into XLA executables and runs them.
+//
+//	GoMLX → trace → passes → emit → [cache] → PJRT → Program
+//	         ir       ir     text   program          arguments, donation, results
+//
+// It is GoMLX's backend "mix": a Builder records (package trace), passes rewrite the module (package
+// pass), emit adds donation and prints StableHLO, and PJRT compiles it unless the cache on disk has
+// the result. An Executable runs as GoMLX wants it; a Program runs the same with arguments that stay
+// on the device, without waiting. An error of compilation names the file with the module.
+package lower
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"mix/lower/ir"
+	"mix/lower/pass"
+	"mix/lower/pjrt"
+	"mix/lower/trace"
+)
+
+// compile takes a trace to an executable.
+func (b *Backend) compile(t *trace.Builder) (*Executable, error) {
+	if b.closed.Load() {
+		return nil, fmt.Errorf("lower: program %q: %w", t.Name(), errFinalized)
+	}
+	options := b.takeOptions(t.Name())
+	aliases, err := resolveDonations(t, options.Donate)
+	if err != nil {
+		return nil, err
+	}
+	copts, devices, err := b.compileOptions(t, options)
+	if err != nil {
+		return nil, err
+	}
+	d := b.newDump(t.Name())
+	if err := b.passes(t, d); err != nil {
+		return nil, d.failure(fmt.Errorf("lower: program %q: %w", t.Name(), err), t.Module().String())
+	}
+	text, err := emit(t, aliases)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.write("emit", func() string { return text }); err != nil {
+		return nil, err
+	}
+	l, stats, err := b.load(t.Name(), text, copts)
+	if err != nil {
+		return nil, d.failure(err, text)
+	}
+	e, err := newExecutable(b, t, l, aliases, devices, stats)
+	if err != nil {
+		return nil, d.failure(err, text)
+	}
+	return e, nil
+}
+
+// passes rewrites the module in place.
+func (b *Backend) passes(t *trace.Builder, d *dump) error {
+	m := t.Module()
+	if err := d.write("trace", m.String); err != nil {
+		return err
+	}
+	before := ""
+	if len(b.o.Diff) > 0 {
+		before = m.String()
+	}
+	_, err := pass.Run(m, pass.Context{Platform: b.o.Platform, Devices: t.Partitions(), Skip: b.o.Skip}, pass.All(), pass.Hooks{
+		Verify: b.o.Verify,
+		Changed: func(name string, m *ir.Module) (string, error) {
+			if len(b.o.Diff) > 0 {
+				after := m.String()
+				if slices.Contains(b.o.Diff, name) {
+					if _, err := fmt.Fprintf(b.o.DiffTo, "%s: pass %s\n%s", t.Name(), name, diff(before, after)); err != nil {
+						return "", err
+					}
+				}
+				before = after
+			}
+			err := d.write(name, m.String)
+			return d.last, err
+		},
+	})
+	return err
+}
+
+// compileOptions are PJRT's options of a program, and the devices it is compiled for, nil when it
+// runs on any.
+func (b *Backend) compileOptions(t *trace.Builder, o ProgramOptions) (copts []byte, devices []int, err error) {
+	n := t.Replicas() * t.Partitions()
+	if n > len(b.devices) {
+		return nil, nil, fmt.Errorf("lower: program %q wants %d devices, there are %d", t.Name(), n, len(b.devices))
+	}
+	c := pjrt.CompileOptions{Replicas: t.Replicas(), Partitions: t.Partitions(), Shardy: t.Partitions() > 1, Overrides: o.Overrides}
+	if assigned := t.Devices(); n > 1 || assigned != nil {
+		for i := range n {
+			num := i
+			if assigned != nil {
+				num = int(assigned[i])
+			}
+			if num < 0 || num >= len(b.devices) {
+				return nil, nil, fmt.Errorf("lower: program %q is assigned device %d, want 0 to %d", t.Name(), num, len(b.devices)-1)
+			}
+			devices = append(devices, num)
+			c.Devices = append(c.Devices, b.devices[num].ID)
+		}
+	}
+	copts, err = c.Marshal()
+	return copts, devices, err
+}
+
+// Stats tells how a program came about.
+type Stats struct {
+	Compile   time.Duration // in XLA, or reading it from the cache
+	FromCache bool
+	Text      string // the StableHLO that was compiled
+}
+
+// load compiles text, or takes the result from the cache.
+func (b *Backend) load(name, text string, copts []byte) (*pjrt.LoadedExecutable, Stats, error) {
+	start := time.Now()
+	key := cacheKey(text, b.version, copts)
+	if stored := b.cache.get(key); stored != nil {
+		l, err := b.client.Deserialize(stored, nil)
+		if err == nil {
+			return l, Stats{time.Since(start), true, text}, nil
+		}
+		b.log.Debug("a stored program does not load and is compiled again", "program", name, "error", err)
+	}
+	l, err := b.client.Compile([]byte(text), copts)
+	if err != nil {
+		return nil, Stats{}, fmt.Errorf("lower: program %q does not compile: %w", name, err)
+	}
+	stats := Stats{time.Since(start), false, text}
+	if b.cache != nil {
+		if err := b.store(key, l); err != nil {
+			b.log.Debug("a compiled program is not kept", "program", name, "error", err)
+		}
+	}
+	return l, stats, nil
+}
+
+func (b *Backend) store(key string, l *pjrt.LoadedExecutable) error {
+	program, err := l.Exec.Serialize()
+	if err != nil {
+		return err
+	}
+	return b.cache.put(key, program)
+}
