@@ -31,10 +31,11 @@ type Options struct {
 	DType  dtypes.DType // of weights, activations and cache: Float32 or BFloat16
 	Layout string       // of the weights, by graph's name; "" is what the target wants
 
-	// Loading is told of the bytes of weights that are on the device, Compiling of each program before it
-	// is compiled. Both may be nil.
-	Loading   func(done, total int64)
-	Compiling func(program string)
+	// Loading is told of the bytes of weights that are on the device. nil for nobody.
+	Loading func(done, total int64)
+	// Compiling is told of each program before it is compiled, and what it returns is called after. nil
+	// for nobody.
+	Compiling func(program string) (compiled func())
 }
 
 // Engine is a model on a device.

@@ -20,7 +20,7 @@ func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Gr
 		return p, nil
 	}
 	if e.o.Compiling != nil {
-		e.o.Compiling(name)
+		defer e.o.Compiling(name)()
 	}
 	defer func() { // graph functions panic
 		if r := recover(); r != nil {
@@ -63,7 +63,10 @@ const (
 //
 //	tokens, start, last, cache, sampling → next [1, 1] int32, start + last + 1 [] int32, logits [1, V], cache
 func (e *Engine) step(tokens, capacity int, greedy bool) (*lower.Program, error) {
-	name := fmt.Sprintf("step_%d_of_%d", tokens, capacity)
+	name := fmt.Sprintf("prefill_%d_of_%d", tokens, capacity)
+	if tokens == 1 {
+		name = fmt.Sprintf("decode_of_%d", capacity)
+	}
 	if greedy {
 		name += "_greedy"
 	}

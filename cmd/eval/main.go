@@ -38,7 +38,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 		return err
 	}
 	defer model.Weights.Close()
-	sequences, err := c.sequences(model)
+	sequences, size, err := c.sequences(model)
 	if err != nil {
 		return err
 	}
@@ -58,6 +58,9 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	}
 	if err != nil {
 		return err
+	}
+	if size > 0 {
+		r.BitsPerByte = r.Loss * float64(r.Tokens) / math.Ln2 / float64(size)
 	}
 	return r.print(streams.Out, c.JSON)
 }

@@ -84,7 +84,7 @@ func TestEvalText(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(strings.Repeat("And God said, Let there be light: and there was light. ", 40)), 0o600))
 	code, out, log := run("--text", path, "--dtype", "f32")
 	require.Zero(t, code, log)
-	require.Regexp(t, `(?s)^sequences [2-9]\ntokens \d+\nloss [0-9.]+\nperplexity [0-9.]+\ntokens/s [0-9.]+\n$`, out)
+	require.Regexp(t, `(?s)^sequences [2-9]\ntokens \d+\nloss [0-9.]+\nperplexity [0-9.]+\nbits/byte [0-9.]+\ntokens/s [0-9.]+\n$`, out)
 }
 
 func TestBadInput(t *testing.T) {

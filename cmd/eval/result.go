@@ -12,6 +12,7 @@ type result struct {
 	Tokens          int     `json:"tokens"` // that a loss was taken of
 	Loss            float64 `json:"loss"`   // mean, in nats a token
 	Perplexity      float64 `json:"perplexity"`
+	BitsPerByte     float64 `json:"bits_per_byte,omitempty"` // of --text
 	TokensPerSecond float64 `json:"tokens_per_second"`
 }
 
@@ -20,7 +21,11 @@ func (r result) print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(r)
 	}
-	_, err := fmt.Fprintf(out, "sequences %d\ntokens %d\nloss %.9g\nperplexity %.9g\ntokens/s %.1f\n",
-		r.Sequences, r.Tokens, r.Loss, r.Perplexity, r.TokensPerSecond)
+	bits := ""
+	if r.BitsPerByte > 0 {
+		bits = fmt.Sprintf("bits/byte %.6g\n", r.BitsPerByte)
+	}
+	_, err := fmt.Fprintf(out, "sequences %d\ntokens %d\nloss %.9g\nperplexity %.9g\n%stokens/s %.1f\n",
+		r.Sequences, r.Tokens, r.Loss, r.Perplexity, bits, r.TokensPerSecond)
 	return err
 }

@@ -14,13 +14,14 @@ import (
 	"mix/serve"
 )
 
-// sequences reads what is to be scored.
-func (c *command) sequences(model *flags.Opened) ([][]int32, error) {
+// sequences reads what is to be scored, and the size of the text in bytes, 0 where there are only ids.
+func (c *command) sequences(model *flags.Opened) (ids [][]int32, size int, err error) {
 	if c.Tokens != "" {
-		return readTokens(c.Tokens)
+		ids, err = readTokens(c.Tokens)
+		return ids, 0, err
 	}
 	if model.Tokenizer == nil {
-		return nil, model.TokenizerErr
+		return nil, 0, model.TokenizerErr
 	}
 	return readText(c.Text, model.Tokenizer, model.Config.Context)
 }
@@ -43,26 +44,25 @@ func readTokens(path string) ([][]int32, error) {
 }
 
 // readText cuts a text's ids into sequences of the context's length, each behind a beginning-of-text id.
-func readText(path string, t *token.Tokenizer, context int) ([][]int32, error) {
+func readText(path string, t *token.Tokenizer, context int) (sequences [][]int32, size int, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	ids, err := t.Encode(string(b), token.EncodeOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, 0, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(ids) == 0 {
-		return nil, fmt.Errorf("%s: no text, want at least one token", path)
+		return nil, 0, fmt.Errorf("%s: no text, want at least one token", path)
 	}
 	if t.BOS() < 0 || context < 2 {
-		return slices.Collect(slices.Chunk(ids, context)), nil
+		return slices.Collect(slices.Chunk(ids, context)), 0, nil
 	}
-	var sequences [][]int32
 	for part := range slices.Chunk(ids, context-1) {
 		sequences = append(sequences, append([]int32{t.BOS()}, part...))
 	}
-	return sequences, nil
+	return sequences, len(b), nil
 }
 
 // continuations writes c.Greedy ids after each sequence.

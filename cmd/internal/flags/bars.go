@@ -1,7 +1,6 @@
 package flags
 
 import (
-	"fmt"
 	"io"
 	"os"
 
@@ -34,13 +33,16 @@ func (b *bars) loading(done, total int64) {
 	b.bar.Set64(done)
 }
 
-// compiling is told of a program before it is compiled.
-func (b *bars) compiling(program string) {
+// compiling is told of a program before it is compiled. How long that takes nobody knows, so the bar spins.
+func (b *bars) compiling(program string) (compiled func()) {
 	if b.to == nil {
-		return
+		return func() {}
 	}
 	b.done()
-	fmt.Fprintf(b.to, "\r\033[Kcompiling %s …\r", program)
+	b.bar = progressbar.NewOptions(-1, progressbar.OptionSetWriter(b.to), progressbar.OptionSetDescription("compiling "+program),
+		progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())
+	b.bar.RenderBlank()
+	return b.done
 }
 
 // done clears what is shown.
@@ -48,8 +50,5 @@ func (b *bars) done() {
 	if b.bar != nil {
 		b.bar.Finish()
 		b.bar = nil
-	}
-	if b.to != nil {
-		fmt.Fprint(b.to, "\r\033[K")
 	}
 }
