@@ -27,5 +27,5 @@ func Benchmark(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer be.Finalize()
-	backendtest.RunAllBenchmarks(b, decomposing{be, os.Getenv("BENCH_BACKEND") == "mix" && os.Getenv("BENCH_WAIT") != ""})
+	backendtest.RunAllBenchmarks(b, decomposing{be, os.Getenv("BENCH_BACKEND") == "mix" && os.Getenv("BENCH_ASYNC") == ""})
 }

@@ -1,13 +1,14 @@
 // Command backendbench compares our backend with go-xla's on the benchmarks that GoMLX publishes for
 // backends. Both run the same plugin, so what differs is tracing, compile options and the binding.
 //
-//	cd lower/backendbench && go run . [-rounds 5] [-bench REGEXP] [-wait]
+//	cd lower/backendbench && go run . [-rounds 5] [-bench REGEXP] [-async]
 //
 // Every round runs both, each in a process of its own, one after the other; a benchmark's time is the
-// shortest of the rounds, since on a shared machine noise only adds. Ours starts the next run while one
-// is going on, go-xla's waits; -wait makes ours wait too, and so compares the bindings alone. It prints a line a benchmark with
-// the ratio ours/theirs, and the geometric mean. go-xla needs cgo, which is why this is a module of its
-// own.
+// shortest of the rounds, since on a shared machine noise only adds. Results are waited for in every
+// run: go-xla's backend does so itself, for ours the benchmark does. With -async ours starts the next
+// run at once; what is still under way when a benchmark ends is then charged to the one after it, so
+// read the mean and not the lines. It prints a line a benchmark with the ratio ours/theirs, and the
+// geometric mean. go-xla needs cgo, which is why this is a module of its own.
 package main
 
 import (
@@ -32,15 +33,15 @@ func main() {
 	rounds := flag.Int("rounds", 5, "times each benchmark is run on each backend")
 	bench := flag.String("bench", ".", "benchmarks to run, a regular expression as in go test -bench, without the backend")
 	duration := flag.String("benchtime", "200ms", "length of one benchmark")
-	wait := flag.Bool("wait", false, "wait for the results of every run of ours, as go-xla does, instead of starting the next")
+	async := flag.Bool("async", false, "start the next run of ours while one is under way, which go-xla's does not")
 	flag.Parse()
-	if err := run(*rounds, *bench, *duration, *wait); err != nil {
+	if err := run(*rounds, *bench, *duration, *async); err != nil {
 		fmt.Fprintln(os.Stderr, "backendbench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, bench, duration string, wait bool) error {
+func run(rounds int, bench, duration string, async bool) error {
 	path, err := plugin.Ensure(context.Background(), plugin.Options{Progress: os.Stderr})
 	if err != nil {
 		return err
@@ -57,8 +58,8 @@ func run(rounds int, bench, duration string, wait bool) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("building the benchmarks: %w", err)
 	}
-	if wait {
-		if err := os.Setenv("BENCH_WAIT", "1"); err != nil {
+	if async {
+		if err := os.Setenv("BENCH_ASYNC", "1"); err != nil {
 			return err
 		}
 	}
