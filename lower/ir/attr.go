@@ -131,6 +131,16 @@ func (a Attr) Ints() ([]int, bool) {
 	return vs, true
 }
 
+// Field reads a list of integers from a dialect's attribute: Field("b") of "#x.y<a = [0], b = [1, 2]>".
+func (a Attr) Field(name string) ([]int, bool) {
+	_, s, found := strings.Cut(string(a), name+" = [")
+	list, _, closed := strings.Cut(s, "]")
+	if !found || !closed {
+		return nil, false
+	}
+	return (Attr("array<i64: " + list + ">")).Ints()
+}
+
 // Symbol reads a reference to a function.
 func (a Attr) Symbol() (string, bool) {
 	s, found := strings.CutPrefix(string(a), "@")

@@ -22,6 +22,14 @@ var list = []Pass{
 		Run: routedExperts,
 	},
 	{
+		Name: "two_rows",
+		Does: "on the CPU, doubles the row of products that have a single one and are not of f32",
+		After: []After{
+			{"routed_experts", "its rule decides for itself how many rows it multiplies"},
+		},
+		Run: twoRows,
+	},
+	{
 		Name: "dce",
 		Does: "removes operations that nobody reads and functions that nobody calls",
 		After: []After{

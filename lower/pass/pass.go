@@ -97,7 +97,7 @@ func (c Context) check() error {
 	return nil
 }
 
-// A rule emits the fast form of a composite and returns what stands for its results. It answers nil
+// A rule emits the fast form of an operation and returns what stands for its results. It answers nil
 // when it does not want this one, which then keeps its body.
 type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 
@@ -118,18 +118,26 @@ func takeRules(m *ir.Module, name, platform string) (changed bool, err error) {
 
 // rewrite replaces every composite called name, in any function and region, by what r emits.
 func rewrite(m *ir.Module, name string, r rule) (changed bool, err error) {
+	return rewriteOps(m, name, func(op *ir.Op) bool { return composite(op) == name }, r)
+}
+
+// rewriteOps replaces every operation that matches, in any function and region, by what r emits. name
+// is what errors call them.
+func rewriteOps(m *ir.Module, name string, matches func(op *ir.Op) bool, r rule) (changed bool, err error) {
 	for _, f := range m.Funcs {
 		by := map[*ir.Value]*ir.Value{}
 		err := ir.WalkRegions(f.Body, func(region *ir.Region) error {
-			i := slices.IndexFunc(region.Ops, func(op *ir.Op) bool { return composite(op) == name })
+			i := slices.IndexFunc(region.Ops, matches)
 			if i < 0 {
 				return nil
 			}
 			out := &ir.Region{Ops: slices.Clone(region.Ops[:i])}
 			for _, op := range region.Ops[i:] {
-				results, err := apply(r, name, ir.At(out), op)
-				if err != nil {
-					return fmt.Errorf("@%s: %s: %w", f.Name, name, err)
+				var results []*ir.Value
+				if matches(op) {
+					if results, err = apply(r, ir.At(out), op); err != nil {
+						return fmt.Errorf("@%s: %s: %w", f.Name, name, err)
+					}
 				}
 				if results == nil {
 					out.Add(op)
@@ -150,11 +158,8 @@ func rewrite(m *ir.Module, name string, r rule) (changed bool, err error) {
 	return changed, nil
 }
 
-// apply runs r on op if it is the composite called name, and checks what comes back.
-func apply(r rule, name string, b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
-	if composite(op) != name {
-		return nil, nil
-	}
+// apply runs r on op and checks what comes back.
+func apply(r rule, b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	results, err := r(b, op)
 	if err != nil || results == nil {
 		return nil, err
