@@ -44,7 +44,7 @@ func (s Sampling) Validate() error {
 
 // chunks are the sizes in tokens in which prompts are run. The smallest that holds a prompt is used, the
 // largest again and again for longer ones.
-var chunks = []int{16, 64, 256}
+var chunks = []int{16, 64, 128, 256, 512}
 
 // Session is one sequence: its cache on the device and the programs that extend it.
 type Session struct {

@@ -22,12 +22,12 @@ var list = []Pass{
 		Run: routedExperts,
 	},
 	{
-		Name: "two_rows",
-		Does: "on the CPU, doubles the row of products that have a single one and are not of f32",
+		Name: "one_row",
+		Does: "on the CPU, turns products of a single row of bf16 around, so that the matrix is read as it lies",
 		After: []After{
-			{"routed_experts", "its rule decides for itself how many rows it multiplies"},
+			{"routed_experts", "its rule multiplies single rows"},
 		},
-		Run: twoRows,
+		Run: oneRow,
 	},
 	{
 		Name: "dce",

@@ -107,8 +107,8 @@ func (x experts) check(op *ir.Op) error {
 
 // fewTokens is up to how many tokens run their choices one by one: while hardly two rows share an
 // expert, bringing them together gains nothing. In f32 it pays longer, because a product of one row
-// reads a matrix about twice as fast as one of two to four rows, and in other types XLA would
-// convert the whole matrix to f32 for one row.
+// reads a matrix about twice as fast as one of two to four rows. Single rows of other types are
+// left to the pass one_row.
 func (x experts) fewTokens() bool { return x.t <= 2 || x.elem == "f32" && x.t <= 4 }
 
 // routedExpertsCPU reads each chosen expert's matrices once, which is what time goes to on a CPU.
@@ -135,10 +135,7 @@ func (x experts) expert(b ir.Builder, rows, gate, up, down *ir.Value) *ir.Value 
 // oneByOne loops over the rows, each through a case over the experts. A case for each row would
 // run no faster and compile R times as long.
 func (x experts) oneByOne(b ir.Builder) *ir.Value {
-	r, n := x.t*x.k, 1
-	if x.elem != "f32" {
-		n = 2 // the row twice, see fewTokens
-	}
+	r := x.t * x.k
 	flat := b.Reshape(x.chosen, r)                 // [R]
 	y := b.Const(ir.Tensor(x.elem, r, x.d), "0.0") // [R, D]
 	loop := b.While([]*ir.Value{b.Index(0), y},
@@ -147,11 +144,9 @@ func (x experts) oneByOne(b ir.Builder) *ir.Value {
 			p, y, zero := vs[0], vs[1], b.Index(0)
 			e := b.Reshape(b.DynamicSlice(flat, []*ir.Value{p}, 1))
 			row := b.DynamicSlice(x.x, []*ir.Value{b.Div(p, b.Index(x.k)), zero}, 1, x.d) // [1, D]
-			row = b.Broadcast(b.Reshape(row, x.d), []int{n, x.d}, 1)                      // [n, D]
-			out := b.Case(e, x.e, row.Type, func(b ir.Builder, e int) *ir.Value {         // [n, D]
+			out := b.Case(e, x.e, row.Type, func(b ir.Builder, e int) *ir.Value {         // [1, D]
 				return x.expert(b, row, x.gate[e], x.up[e], x.down[e])
 			})
-			out = b.Slice(out, []int{0, 0}, []int{1, x.d}) // [1, D]
 			return []*ir.Value{b.Add(p, b.Index(1)), b.DynamicUpdate(y, out, p, zero)}
 		})
 	y = b.Reshape(loop[1], x.t, x.k, x.d) // [T, K, D]
@@ -181,8 +176,7 @@ func (x experts) combine(b ir.Builder, y []*ir.Value) *ir.Value {
 
 // block is how many rows of an expert go through its matrices at once: twice as many as it has on
 // average, so that most experts need one block, and at most 64, where a product no longer waits for
-// memory. Measured fastest of powers of two at hidden 512, FFN 1792, 8 experts, 2 a token: 4 rows
-// for 8 tokens, 32 for 64, 64 for 512.
+// memory: larger blocks made prompts of the sizes benchmarked in package serve no faster.
 func (x experts) block() int {
 	twice := (2*x.t*x.k + x.e - 1) / x.e
 	return min(max(1<<bits.Len(uint(twice-1)), 4), 64)

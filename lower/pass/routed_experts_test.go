@@ -195,7 +195,7 @@ func equalsBody(t *testing.T, l layer, m *ir.Module) {
 	body := compile(t, m)
 	changed, err := Run(m, Context{Platform: "cpu"}, All(), Hooks{Verify: true})
 	require.NoError(t, err)
-	require.Equal(t, []string{"routed_experts", "dce"}, changed)
+	require.Subset(t, changed, []string{"routed_experts", "dce"})
 	require.Len(t, m.Funcs, 1, "the body has no caller left")
 	rule := compile(t, m)
 	for i, route := range []routing{uniform, ragged} {
