@@ -11,7 +11,7 @@ import (
 // requests with other values need no other program.
 type Sampling struct {
 	Temperature *Node // [B] float32; 0 takes the best token
-	TopK        *Node // [B] int32; 0 for all
+	TopK        *Node // [B] int32; 0 for all. nil with TopP in programs that never filter by rank
 	TopP        *Node // [B] float32 in (0, 1]; 1 for all
 	MinP        *Node // [B] float32 in [0, 1); 0 for all
 	Seed        *Node // [B] uint32 twice, [B, 2]
@@ -30,33 +30,61 @@ func Greedy(logits *Node) *Node { return ArgMax(logits, -1, dtypes.Int32) }
 // reaches TopP (renormalised after TopK), then those of at least MinP times the best one's probability.
 // The draw is the largest of the kept logits plus Gumbel noise, which is a draw from their softmax. It
 // depends on the sequence's own logits, seed and step alone.
+//
+// Ranking takes a sort of the vocabulary: without TopK and TopP there is none, and the same draws.
 func Sample(logits *Node, s Sampling) *Node {
 	g := logits.Graph()
-	b, v := logits.Shape().Dim(0), logits.Shape().Dim(1)
-	column := func(x *Node) *Node { return InsertAxes(x, -1) } // [B] to [B, 1]
+	dims := logits.Shape().Dimensions
+	greedy := LessOrEqual(s.Temperature, Const(g, float32(0)))                               // [B]
+	t := Where(greedy, OnesLike(s.Temperature), s.Temperature)                               // [B]
+	scaled := Div(logits, InsertAxes(t, -1))                                                 // [B, V]
+	ids := Iota(g, shape(dtypes.Int32, dims...), 1)                                          // [B, V]
+	noise := gumbel(s.Seed, s.Step, ids)                                                     // [B, V]
+	noise = Where(BroadcastToDims(InsertAxes(greedy, -1), dims...), ZerosLike(noise), noise) // [B, V]
+	if s.TopK == nil && s.TopP == nil {
+		return ArgMax(Add(keepProbable(scaled, s.MinP), noise), -1, dtypes.Int32) // [B]
+	}
+	sorted, ids := TopK(scaled, dims[1], -1)                         // [B, V] both, best first
+	kept := keepProbable(keepRanked(sorted, s.TopK, s.TopP), s.MinP) // [B, V]
+	drawn := ArgMax(Add(kept, byRank(noise, ids)), -1, dtypes.Int32) // [B] rank
+	return Reshape(byRank(ids, InsertAxes(drawn, -1)), dims[0])      // [B]
+}
 
-	greedy := LessOrEqual(s.Temperature, Const(g, float32(0)))                                          // [B]
-	t := Where(greedy, OnesLike(s.Temperature), s.Temperature)                                          // [B]
-	sorted, ids := TopK(Div(logits, column(t)), v, -1)                                                  // [B, V] best first
-	rank := Iota(g, shape(dtypes.Int32, b, v), 1)                                                       // [B, V]
-	k := Where(LessOrEqual(s.TopK, Const(g, int32(0))), BroadcastToDims(Const(g, int32(v)), b), s.TopK) // [B]
-	keep := LessThan(rank, BroadcastToDims(column(k), b, v))                                            // [B, V]
+// keepProbable sets logits whose probability is below minP times the best one's to -Inf.
+//
+//	logits [B, V], minP [B], y [B, V]
+func keepProbable(logits, minP *Node) *Node {
+	ratio := Exp(Sub(logits, ReduceAndKeep(logits, ReduceMax, -1)))               // [B, V]
+	return Where(GreaterOrEqual(ratio, InsertAxes(minP, -1)), logits, no(logits)) // [B, V]
+}
 
-	none := BroadcastToDims(Const(g, float32(math.Inf(-1))), b, v) // [B, V]
-	p := Softmax(Where(keep, sorted, none), -1)                    // [B, V]
-	before := Sub(CumSum(p, 1), p)                                 // [B, V] probability of the better ones
-	all := GreaterOrEqual(s.TopP, Const(g, float32(1)))            // [B]
-	keep = LogicalAnd(keep, LogicalOr(BroadcastToDims(column(all), b, v), LessThan(before, BroadcastToDims(column(s.TopP), b, v))))
-	best := Slice(p, AxisRange(), AxisRange(0, 1))                        // [B, 1]
-	keep = LogicalAnd(keep, GreaterOrEqual(p, Mul(best, column(s.MinP)))) // [B, V]
-	first := Equal(rank, Const(g, int32(0)))                              // [B, V]
-	keep = LogicalOr(keep, first)                                         // [B, V]
+// keepRanked sets all logits to -Inf but the k first and, of these, those before which less than topP of
+// the probability lies.
+//
+//	sorted [B, V] best first, k [B] int32, topP [B], y [B, V]
+func keepRanked(sorted, k, topP *Node) *Node {
+	g := sorted.Graph()
+	b, v := sorted.Shape().Dim(0), sorted.Shape().Dim(1)
+	wide := func(x *Node) *Node { return BroadcastToDims(InsertAxes(x, -1), b, v) }          // [B] to [B, V]
+	rank := Iota(g, shape(dtypes.Int32, b, v), 1)                                            // [B, V]
+	k = Where(LessOrEqual(k, Const(g, int32(0))), BroadcastToDims(Const(g, int32(v)), b), k) // [B]
+	kept := Where(LessThan(rank, wide(k)), sorted, no(sorted))                               // [B, V]
+	p := Softmax(kept, -1)                                                                   // [B, V]
+	before := Sub(CumSum(p, 1), p)                                                           // [B, V] probability of the better ones
+	all := GreaterOrEqual(topP, Const(g, float32(1)))                                        // [B]
+	inside := LogicalOr(wide(all), LessThan(before, wide(topP)))                             // [B, V]
+	return Where(LogicalOr(inside, Equal(rank, Const(g, int32(0)))), kept, no(kept))         // [B, V]
+}
 
-	noise := gumbel(s.Seed, s.Step, ids)                                          // [B, V]
-	noise = Where(BroadcastToDims(column(greedy), b, v), ZerosLike(noise), noise) // [B, V]
-	drawn := ArgMax(Where(keep, Add(sorted, noise), none), -1, dtypes.Int32)      // [B] rank
-	hit := ConvertDType(Equal(rank, column(drawn)), dtypes.Int32)                 // [B, V]
-	return ReduceSum(Mul(hit, ids), -1)                                           // [B]
+// byRank picks x[b, at[b, i]]: x [B, V], at [B, N] int32, y [B, N].
+func byRank(x, at *Node) *Node {
+	row := Iota(x.Graph(), at.Shape(), 0)                                               // [B, N]
+	return Gather(x, Concatenate([]*Node{InsertAxes(row, -1), InsertAxes(at, -1)}, -1)) // [B, N]
+}
+
+// no is -Inf in the shape of x.
+func no(x *Node) *Node {
+	return BroadcastToShape(Const(x.Graph(), float32(math.Inf(-1))), x.Shape())
 }
 
 // gumbel is standard Gumbel noise for each token id.

@@ -34,7 +34,7 @@ func demoEngine(b testing.TB, dtype dtypes.DType) *Engine {
 // alone, back to back with no word from the host. host-µs/token is the difference: what the engine adds.
 func BenchmarkDecode(b *testing.B) {
 	for name, dtype := range map[string]dtypes.DType{"f32": dtypes.Float32, "bf16": dtypes.BFloat16} {
-		for mode, s := range map[string]Sampling{"greedy": {TopP: 1}, "sampled": {Temperature: 0.7, TopP: 0.95}} {
+		for mode, s := range map[string]Sampling{"greedy": {TopP: 1}, "sampled": {Temperature: 0.7, TopP: 1, MinP: 0.05}, "ranked": {Temperature: 0.7, TopP: 0.95}} {
 			b.Run(name+"/"+mode, func(b *testing.B) { benchmarkDecode(b, demoEngine(b, dtype), s) })
 		}
 	}

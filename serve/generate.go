@@ -23,16 +23,18 @@ type Timing struct {
 }
 
 // Generate draws up to max tokens after prompt and hands each to emit, until a token is in stop, emit
-// returns false, or the context ends. Stop tokens are not handed out. The device computes the next token
-// while emit looks at the last.
+// returns false, or the context ends. Stop tokens are not handed out.
+//
+// The device is always one step ahead: it computes the next token while the host reads the last. What it
+// computed after the end is thrown away.
 func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampling, stop map[int32]bool, emit func(id int32) bool) (Finish, Timing, error) {
+	t := Timing{PromptTokens: len(prompt)}
 	x, err := e.NewSession(len(prompt), max, s)
 	if err != nil {
-		return "", Timing{}, err
+		return "", t, err
 	}
 	defer x.Close()
 	max = min(max, e.cfg.Context-len(prompt))
-	t := Timing{PromptTokens: len(prompt)}
 
 	began := time.Now()
 	next, at, logits, err := x.Prefill(ctx, prompt)
@@ -41,44 +43,36 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampli
 	}
 	free(logits)
 	defer func() { free(next, at) }()
-	id, err := readID(next)
-	if err != nil {
-		return "", t, err
-	}
-	t.Prompt = time.Since(began)
-
-	began = time.Now()
 	for n := 1; ; n++ {
 		var ahead, after *lower.Buffer
-		if n < max && !stop[id] {
+		if n < max {
 			if ahead, after, logits, err = x.Step(next, at); err != nil {
 				return "", t, err
 			}
 			free(logits)
 		}
-		free(next, at)
-		next, at = ahead, after
-		switch {
-		case stop[id]:
-			return FinishStop, t.until(began), nil
-		case !emit(id):
-			return FinishStop, t.until(began), nil
-		case n >= max:
-			return FinishLength, t.until(began), nil
-		case ctx.Err() != nil:
-			return "", t.until(began), ctx.Err()
-		}
-		if id, err = readID(next); err != nil {
+		id, err := readID(next)
+		if err != nil {
+			free(ahead, after)
 			return "", t, err
 		}
-		t.DecodeTokens++
+		free(next, at)
+		next, at = ahead, after
+		if n == 1 {
+			t.Prompt, began = time.Since(began), time.Now()
+		} else {
+			t.DecodeTokens++
+			t.Decode = time.Since(began)
+		}
+		switch {
+		case stop[id] || !emit(id):
+			return FinishStop, t, nil
+		case n >= max:
+			return FinishLength, t, nil
+		case ctx.Err() != nil:
+			return "", t, ctx.Err()
+		}
 	}
-}
-
-// until is t with the decode time up to now.
-func (t Timing) until(began time.Time) Timing {
-	t.Decode = time.Since(began)
-	return t
 }
 
 // readID waits for a token and reads it.

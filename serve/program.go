@@ -52,24 +52,42 @@ const (
 	argStart       = "start"       // [] int32, position of the first token
 	argLast        = "last"        // [] int32, index in tokens of the last one that is not padding
 	argTemperature = "temperature" // [1] float32
-	argTopK        = "top_k"       // [1] int32
-	argTopP        = "top_p"       // [1] float32
 	argMinP        = "min_p"       // [1] float32
 	argSeed        = "seed"        // [1, 2] uint32
+	argTopK        = "top_k"       // [1] int32
+	argTopP        = "top_p"       // [1] float32
 )
+
+// mode is how a step draws: each costs more than the one before.
+type mode string
+
+const (
+	greedy  mode = "greedy"  // the best token
+	sampled mode = "sampled" // by temperature and min-p
+	ranked  mode = "ranked"  // also by top-k and top-p, which sort the vocabulary
+)
+
+// mode is the cheapest that draws as s says.
+func (s Sampling) mode() mode {
+	switch {
+	case s.Temperature == 0 || s.TopK == 1:
+		return greedy
+	case s.TopK == 0 && s.TopP == 1:
+		return sampled
+	}
+	return ranked
+}
 
 // step is the program that puts S tokens of one sequence into its cache and draws the token after the
 // last of them. With S = 1 its results feed the next step without a look from the host:
 //
 //	tokens, start, last, cache, sampling → next [1, 1] int32, start + last + 1 [] int32, logits [1, V], cache
-func (e *Engine) step(tokens, capacity int, greedy bool) (*lower.Program, error) {
+func (e *Engine) step(tokens, capacity int, m mode) (*lower.Program, error) {
 	name := fmt.Sprintf("prefill_%d_of_%d", tokens, capacity)
 	if tokens == 1 {
 		name = fmt.Sprintf("decode_of_%d", capacity)
 	}
-	if greedy {
-		name += "_greedy"
-	}
+	name += "_" + string(m)
 	n := len(graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity))
 	donate := map[string]int{}
 	for i := range n / 2 {
@@ -82,12 +100,14 @@ func (e *Engine) step(tokens, capacity int, greedy bool) (*lower.Program, error)
 		last := gx.Parameter(g, argLast, shapes.Make(dtypes.Int32))
 		cache := graph.DeclareCache(g, e.cfg, e.layout, e.o.DType, 1, capacity)
 		var s graph.Sampling
-		if !greedy {
+		if m != greedy {
 			s.Temperature = gx.Parameter(g, argTemperature, shapes.Make(dtypes.Float32, 1))
-			s.TopK = gx.Parameter(g, argTopK, shapes.Make(dtypes.Int32, 1))
-			s.TopP = gx.Parameter(g, argTopP, shapes.Make(dtypes.Float32, 1))
 			s.MinP = gx.Parameter(g, argMinP, shapes.Make(dtypes.Float32, 1))
 			s.Seed = gx.Parameter(g, argSeed, shapes.Make(dtypes.Uint32, 1, 2))
+		}
+		if m == ranked {
+			s.TopK = gx.Parameter(g, argTopK, shapes.Make(dtypes.Int32, 1))
+			s.TopP = gx.Parameter(g, argTopP, shapes.Make(dtypes.Float32, 1))
 		}
 		r := graph.Run(e.cfg, w, graph.Inputs{Tokens: ids, Start: start}, cache, graph.KeepNothing)
 		zero := gx.Const(g, int32(0))
@@ -95,7 +115,7 @@ func (e *Engine) step(tokens, capacity int, greedy bool) (*lower.Program, error)
 		logits := gx.Reshape(graph.Logits(e.cfg, w, hidden), 1, e.cfg.Vocab)                        // [1, V]
 		after := gx.Add(gx.Add(start, last), gx.Const(g, int32(1)))                                 // []
 		var next *gx.Node
-		if greedy {
+		if m == greedy {
 			next = graph.Greedy(logits) // [1]
 		} else {
 			s.Step = gx.Reshape(after, 1)

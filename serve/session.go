@@ -94,21 +94,19 @@ func (e *Engine) NewSession(prompt, max int, s Sampling) (*Session, error) {
 func (e *Engine) newSession(prompt, max int, s Sampling, chunk int) (*Session, error) {
 	x := &Session{e: e, chunk: chunk}
 	x.capacity = e.capacityFor(min(prompt+min(max, e.cfg.Context), e.cfg.Context), x.chunk)
-	greedy := s.Temperature == 0
-	err := x.open(greedy, s)
-	if err != nil {
+	if err := x.open(s); err != nil {
 		x.Close()
 		return nil, err
 	}
 	return x, nil
 }
 
-func (x *Session) open(greedy bool, s Sampling) (err error) {
-	e := x.e
-	if x.prefill, err = e.step(x.chunk, x.capacity, greedy); err != nil {
+func (x *Session) open(s Sampling) (err error) {
+	e, m := x.e, s.mode()
+	if x.prefill, err = e.step(x.chunk, x.capacity, m); err != nil {
 		return err
 	}
-	if x.decode, err = e.step(1, x.capacity, greedy); err != nil {
+	if x.decode, err = e.step(1, x.capacity, m); err != nil {
 		return err
 	}
 	for _, shape := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, x.capacity) {
@@ -118,27 +116,23 @@ func (x *Session) open(greedy bool, s Sampling) (err error) {
 		}
 		x.cache = append(x.cache, b)
 	}
-	if x.zero, err = upload1(e.be, dtypes.Int32, []int32{0}); err != nil || greedy {
+	if x.zero, err = upload1(e.be, dtypes.Int32, []int32{0}); err != nil {
 		return err
 	}
-	for _, make := range []func() (*lower.Buffer, error){
-		func() (*lower.Buffer, error) {
-			return upload1(e.be, dtypes.Float32, []float32{s.Temperature}, 1)
-		},
-		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Int32, []int32{int32(s.TopK)}, 1) },
-		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Float32, []float32{s.TopP}, 1) },
-		func() (*lower.Buffer, error) { return upload1(e.be, dtypes.Float32, []float32{s.MinP}, 1) },
-		func() (*lower.Buffer, error) {
-			return upload1(e.be, dtypes.Uint32, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2)
-		},
-	} {
-		b, err := make()
-		if err != nil {
-			return err
-		}
+	add := func(b *lower.Buffer, failed error) {
 		x.sampling = append(x.sampling, b)
+		err = errors.Join(err, failed)
 	}
-	return nil
+	if m != greedy {
+		add(upload1(e.be, dtypes.Float32, []float32{s.Temperature}, 1))
+		add(upload1(e.be, dtypes.Float32, []float32{s.MinP}, 1))
+		add(upload1(e.be, dtypes.Uint32, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2))
+	}
+	if m == ranked {
+		add(upload1(e.be, dtypes.Int32, []int32{int32(s.TopK)}, 1))
+		add(upload1(e.be, dtypes.Float32, []float32{s.TopP}, 1))
+	}
+	return err
 }
 
 // Close frees the cache.

@@ -19,8 +19,8 @@ type command struct {
 	MaxTokens   int      `default:"128" help:"Tokens to generate at most. Default: ${default}."`
 	Temperature float32  `default:"0.7" help:"Sampling temperature, 0 takes the best token. Default: ${default}."`
 	TopK        int      `default:"0" help:"Sample from the K most likely tokens, 0 from all. Default: ${default}."`
-	TopP        float32  `default:"0.95" help:"Sample from the smallest set of tokens whose probability reaches P. Default: ${default}."`
-	MinP        float32  `default:"0" help:"Sample from tokens of at least P times the best one's probability. Default: ${default}."`
+	TopP        float32  `default:"1" help:"Sample from the smallest set of tokens whose probability reaches P, 1 for all. Default: ${default}."`
+	MinP        float32  `default:"0.05" help:"Sample from tokens of at least P times the best one's probability, 0 for all. Default: ${default}."`
 	Seed        uint64   `default:"1" help:"Seed: the same seed gives the same text. Default: ${default}."`
 	Stop        []string `sep:"none" help:"End before this text. May be repeated."`
 	Chat        bool     `help:"Take the prompt as a user's message in the Instruct template."`
