@@ -270,7 +270,7 @@ func weightsOf(t *testing.T, dir string, l graph.Layout) (c graph.Config, weight
 // gradients, and the layouts against each other. Tolerances are those of the tests of package graph.
 func TestGoldenCases(t *testing.T) {
 	b := cpu(t)
-	for _, name := range oracle.Cases {
+	for _, name := range oracle.Names() {
 		o := oracle.Open(t, name)
 		var logits [][]float32 // by layout
 		for _, l := range []graph.Layout{graph.Stacked, graph.PerMatrix} {
@@ -361,6 +361,9 @@ func TestStackedProgramsDoNotGrowWithDepth(t *testing.T) {
 // TestCacheIsTheFullForward computes sequences in pieces, with a cache that is longer than they are: two
 // chunks, then token by token.
 func TestCacheIsTheFullForward(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs half a minute of compiling: run without -short")
+	}
 	b := cpu(t)
 	o := oracle.Open(t, "c_odd")
 	ids, dims := o.Ints(t, "input_ids")

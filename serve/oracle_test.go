@@ -40,7 +40,7 @@ func engine(t testing.TB, be *lower.Backend, dir string, o Options) *Engine {
 
 func TestGreedyAgainstReference(t *testing.T) {
 	be := backend(t)
-	for _, name := range oracle.Cases {
+	for _, name := range oracle.Names() {
 		c := oracle.Open(t, name)
 		for layout := range graph.Layouts {
 			t.Run(name+"/"+layout, func(t *testing.T) {
@@ -80,7 +80,7 @@ func rows(t *testing.T, c *oracle.Case) [][]int32 {
 
 func TestScoreAgainstReference(t *testing.T) {
 	be := backend(t)
-	for _, name := range oracle.Cases {
+	for _, name := range oracle.Names() {
 		c := oracle.Open(t, name)
 		for layout := range graph.Layouts {
 			t.Run(name+"/"+layout, func(t *testing.T) {
@@ -166,7 +166,7 @@ func best(x []float32) (at int, margin float64) {
 
 func TestCachedEqualsFull(t *testing.T) {
 	be := backend(t)
-	for _, name := range oracle.Cases {
+	for _, name := range oracle.Names() {
 		c := oracle.Open(t, name)
 		for layout := range graph.Layouts {
 			t.Run(name+"/"+layout, func(t *testing.T) {

@@ -22,6 +22,15 @@ import (
 // Cases names the recordings.
 var Cases = []string{"a_tiny_f32", "b_bf16_sharded", "c_odd", "d_layouts"}
 
+// Names are the recordings that a test of compiled programs runs: all, or with -short the odd one, whose
+// sizes are all different.
+func Names() []string {
+	if testing.Short() {
+		return []string{"c_odd"}
+	}
+	return Cases
+}
+
 // Case is one recording.
 type Case struct {
 	Name        string
