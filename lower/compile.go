@@ -22,38 +22,49 @@ import (
 
 // compile takes a trace to an executable.
 func (b *Backend) compile(t *trace.Builder) (*Executable, error) {
-	if b.closed.Load() {
-		return nil, fmt.Errorf("lower: program %q: %w", t.Name(), errFinalized)
-	}
-	options := b.takeOptions(t.Name())
-	aliases, err := resolveDonations(t, options.Donate)
+	text, low, err := b.lower(t)
 	if err != nil {
 		return nil, err
 	}
-	copts, devices, err := b.compileOptions(t, options)
+	copts, devices, err := b.compileOptions(t, low.options)
 	if err != nil {
-		return nil, err
-	}
-	d := b.newDump(t.Name())
-	if err := b.passes(t, d); err != nil {
-		return nil, d.failure(fmt.Errorf("lower: program %q: %w", t.Name(), err), t.Module().String())
-	}
-	text, err := emit(t, aliases)
-	if err != nil {
-		return nil, err
-	}
-	if err := d.write("emit", func() string { return text }); err != nil {
 		return nil, err
 	}
 	l, stats, err := b.load(t.Name(), text, copts)
 	if err != nil {
-		return nil, d.failure(err, text)
+		return nil, low.dump.failure(err, text)
 	}
-	e, err := newExecutable(b, t, l, aliases, devices, stats)
+	e, err := newExecutable(b, t, l, low.aliases, devices, stats)
 	if err != nil {
-		return nil, d.failure(err, text)
+		return nil, low.dump.failure(err, text)
 	}
 	return e, nil
+}
+
+// lowered is what belongs to a program's text.
+type lowered struct {
+	options ProgramOptions
+	aliases []int // by parameter: the output in its place, or -1; nil without any
+	dump    *dump
+}
+
+// lower takes a trace to the text that XLA compiles.
+func (b *Backend) lower(t *trace.Builder) (text string, l lowered, err error) {
+	if b.closed.Load() {
+		return "", l, fmt.Errorf("lower: program %q: %w", t.Name(), errFinalized)
+	}
+	l.options = b.takeOptions(t.Name())
+	if l.aliases, err = resolveDonations(t, l.options.Donate); err != nil {
+		return "", l, err
+	}
+	l.dump = b.newDump(t.Name())
+	if err := b.passes(t, l.dump); err != nil {
+		return "", l, l.dump.failure(fmt.Errorf("lower: program %q: %w", t.Name(), err), t.Module().String())
+	}
+	if text, err = emit(t, l.aliases); err != nil {
+		return "", l, err
+	}
+	return text, l, l.dump.write("emit", func() string { return text })
 }
 
 // passes rewrites the module in place.
