@@ -85,7 +85,9 @@ func (l *Lowerer) Name() string { return BackendName + "-lower" }
 func (l *Lowerer) String() string { return l.Name() }
 
 // Description says what the backend does.
-func (l *Lowerer) Description() string { return "lowers programs for " + l.b.o.Platform + ", runs none" }
+func (l *Lowerer) Description() string {
+	return "lowers programs for " + l.b.o.Platform + ", runs none"
+}
 
 // Capabilities are Backend's.
 func (l *Lowerer) Capabilities() compute.Capabilities { return capabilities }
