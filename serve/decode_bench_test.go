@@ -59,7 +59,7 @@ func benchmarkDecode(b *testing.B, e *Engine, s Sampling) {
 
 // programAlone is the time of n decode steps whose results nobody reads but the last.
 func programAlone(b *testing.B, e *Engine, prompt []int32, n int, s Sampling) time.Duration {
-	x, err := e.NewSession(len(prompt), n+1, s)
+	x, err := e.NewSession(context.Background(), len(prompt), n+1, s)
 	require.NoError(b, err)
 	defer x.Close()
 	next, at, logits, err := x.Prefill(context.Background(), prompt)

@@ -9,7 +9,6 @@ package serve
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/gomlx/compute/dtypes"
@@ -146,5 +145,5 @@ func (e *Engine) zeros(s shapes.Shape) (*lower.Buffer, error) {
 
 // upload1 puts a few values on the device.
 func upload1[T int32 | uint32 | float32](be *lower.Backend, dtype dtypes.DType, values []T, dims ...int) (*lower.Buffer, error) {
-	return be.Upload(shapes.Make(dtype, dims...), slices.Clone(values))
+	return be.Upload(shapes.Make(dtype, dims...), values)
 }

@@ -29,7 +29,7 @@ type Timing struct {
 // computed after the end is thrown away.
 func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampling, stop map[int32]bool, emit func(id int32) bool) (Finish, Timing, error) {
 	t := Timing{PromptTokens: len(prompt)}
-	x, err := e.NewSession(len(prompt), max, s)
+	x, err := e.NewSession(ctx, len(prompt), max, s)
 	if err != nil {
 		return "", t, err
 	}

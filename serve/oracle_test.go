@@ -175,7 +175,7 @@ func TestCachedEqualsFull(t *testing.T) {
 				want := c.Meta.Gen.Tokens[0]
 				full, err := e.Score(context.Background(), append(slices.Clone(prompt), want...))
 				require.NoError(t, err)
-				x, err := e.newSession(len(prompt), len(want), Sampling{TopP: 1}, 2) // chunks of two tokens
+				x, err := e.newSession(context.Background(), len(prompt), len(want), Sampling{TopP: 1}, 2) // chunks of two tokens
 				require.NoError(t, err)
 				defer x.Close()
 				next, at, logits, err := x.Prefill(context.Background(), prompt)

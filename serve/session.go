@@ -69,8 +69,8 @@ func (e *Engine) capacityFor(tokens, chunk int) int {
 }
 
 // NewSession compiles what a prompt of that many tokens and up to max further ones need. The prompt must
-// leave room for one token; max is cut to what the context holds.
-func (e *Engine) NewSession(prompt, max int, s Sampling) (*Session, error) {
+// leave room for one token; max is cut to what the context holds. ctx ends it between two programs.
+func (e *Engine) NewSession(ctx context.Context, prompt, max int, s Sampling) (*Session, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -88,22 +88,25 @@ func (e *Engine) NewSession(prompt, max int, s Sampling) (*Session, error) {
 			chunk = c
 		}
 	}
-	return e.newSession(prompt, max, s, chunk)
+	return e.newSession(ctx, prompt, max, s, chunk)
 }
 
-func (e *Engine) newSession(prompt, max int, s Sampling, chunk int) (*Session, error) {
+func (e *Engine) newSession(ctx context.Context, prompt, max int, s Sampling, chunk int) (*Session, error) {
 	x := &Session{e: e, chunk: chunk}
 	x.capacity = e.capacityFor(min(prompt+min(max, e.cfg.Context), e.cfg.Context), x.chunk)
-	if err := x.open(s); err != nil {
+	if err := x.open(ctx, s); err != nil {
 		x.Close()
 		return nil, err
 	}
 	return x, nil
 }
 
-func (x *Session) open(s Sampling) (err error) {
+func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 	e, m := x.e, s.mode()
 	if x.prefill, err = e.step(x.chunk, x.capacity, m); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if x.decode, err = e.step(1, x.capacity, m); err != nil {
@@ -157,46 +160,54 @@ func (x *Session) run(p *lower.Program, tokens, start, last *lower.Buffer) (next
 }
 
 // Prefill puts prompt into the cache, a chunk at a time, and returns the token drawn after it, the position
-// of that token, and the logits it was drawn from, all on the device.
+// of that token, and the logits it was drawn from, all on the device. ctx ends it between chunks.
 func (x *Session) Prefill(ctx context.Context, prompt []int32) (next, after, logits *lower.Buffer, err error) {
-	if x.length+len(prompt) > x.capacity || len(prompt) == 0 {
-		return nil, nil, nil, fmt.Errorf("session: %d tokens after %d, want 1 to %d", len(prompt), x.length, x.capacity-x.length)
+	if x.length+len(prompt) > x.limit() || len(prompt) == 0 {
+		return nil, nil, nil, fmt.Errorf("session: %d tokens after %d, want 1 to %d", len(prompt), x.length, x.limit()-x.length)
 	}
 	if err := x.e.checkTokens(prompt); err != nil {
 		return nil, nil, nil, err
 	}
-	for from := 0; from < len(prompt); from += x.chunk {
-		if err := ctx.Err(); err != nil {
+	for len(prompt) > 0 {
+		if next != nil { // one chunk at a time, else ctx would be asked before any of them has run
+			err = next.Wait()
+			free(next, after, logits)
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
 			return nil, nil, nil, err
 		}
-		free(next, after, logits)
-		part := prompt[from:min(from+x.chunk, len(prompt))]
-		if next, after, logits, err = x.prefillChunk(part); err != nil {
+		p, n := x.prefill, x.chunk
+		if x.length+n > x.capacity { // padding would reach beyond the cache, and be moved over what is in it
+			p, n = x.decode, 1
+		}
+		part := prompt[:min(n, len(prompt))]
+		prompt = prompt[len(part):]
+		if next, after, logits, err = x.prefillChunk(p, n, part); err != nil {
 			return nil, nil, nil, err
 		}
 	}
 	return next, after, logits, nil
 }
 
-func (x *Session) prefillChunk(part []int32) (next, after, logits *lower.Buffer, err error) {
-	padded := make([]int32, x.chunk)
+// limit is how many positions may be used: the cache's, but no more than the model has.
+func (x *Session) limit() int { return min(x.capacity, x.e.cfg.Context) }
+
+// prefillChunk runs part, padded to n tokens, through p.
+func (x *Session) prefillChunk(p *lower.Program, n int, part []int32) (next, after, logits *lower.Buffer, err error) {
+	var args [3]*lower.Buffer // tokens, start, last
+	defer func() { free(args[:]...) }()
+	padded := make([]int32, n)
 	copy(padded, part)
-	tokens, err := upload1(x.e.be, dtypes.Int32, padded, 1, x.chunk)
-	if err != nil {
+	if args[0], err = upload1(x.e.be, dtypes.Int32, padded, 1, n); err != nil {
 		return nil, nil, nil, err
 	}
-	defer tokens.Finalize()
-	start, err := upload1(x.e.be, dtypes.Int32, []int32{int32(x.length)})
-	if err != nil {
+	if args[1], err = upload1(x.e.be, dtypes.Int32, []int32{int32(x.length)}); err != nil {
 		return nil, nil, nil, err
 	}
-	defer start.Finalize()
-	last, err := upload1(x.e.be, dtypes.Int32, []int32{int32(len(part) - 1)})
-	if err != nil {
+	if args[2], err = upload1(x.e.be, dtypes.Int32, []int32{int32(len(part) - 1)}); err != nil {
 		return nil, nil, nil, err
 	}
-	defer last.Finalize()
-	if next, after, logits, err = x.run(x.prefill, tokens, start, last); err != nil {
+	if next, after, logits, err = x.run(p, args[0], args[1], args[2]); err != nil {
 		return nil, nil, nil, err
 	}
 	x.length += len(part)
@@ -205,8 +216,8 @@ func (x *Session) prefillChunk(part []int32) (next, after, logits *lower.Buffer,
 
 // Step puts one token into the cache and draws the next. token and at come from Prefill or from Step.
 func (x *Session) Step(token, at *lower.Buffer) (next, after, logits *lower.Buffer, err error) {
-	if x.length >= x.capacity {
-		return nil, nil, nil, fmt.Errorf("session: the cache of %d positions is full", x.capacity)
+	if x.length >= x.limit() {
+		return nil, nil, nil, fmt.Errorf("session: all %d positions are used", x.limit())
 	}
 	if next, after, logits, err = x.run(x.decode, token, at, x.zero); err != nil {
 		return nil, nil, nil, err

@@ -27,10 +27,10 @@ func TestSessionRefusals(t *testing.T) {
 		{"top-p", 1, 1, Sampling{}, "top-p is 0"},
 		{"min-p", 1, 1, Sampling{TopP: 1, MinP: 1}, "min-p is 1"},
 	} {
-		_, err := e.NewSession(tt.prompt, tt.max, tt.s)
+		_, err := e.NewSession(ctx, tt.prompt, tt.max, tt.s)
 		require.ErrorContains(t, err, tt.want, tt.name)
 	}
-	x, err := e.NewSession(4, 1, Sampling{TopP: 1})
+	x, err := e.NewSession(ctx, 4, 1, Sampling{TopP: 1})
 	require.NoError(t, err)
 	defer x.Close()
 	_, _, _, err = x.Prefill(ctx, nil)
@@ -107,7 +107,7 @@ func TestPaddingDoesNotShow(t *testing.T) {
 	prompt := []int32{1, 300, 400, 500, 600, 700, 800}
 	var want Array
 	for i, chunk := range []int{16, 3, 64} {
-		x, err := e.newSession(len(prompt), 8, Sampling{TopP: 1}, chunk)
+		x, err := e.newSession(context.Background(), len(prompt), 8, Sampling{TopP: 1}, chunk)
 		require.NoError(t, err)
 		next, at, logits, err := x.Prefill(context.Background(), prompt)
 		require.NoError(t, err)
@@ -151,4 +151,35 @@ func TestSamplingModeIsTheCheapest(t *testing.T) {
 	require.Equal(t, sampled, Sampling{Temperature: 1, TopP: 1, MinP: 0.1}.mode())
 	require.Equal(t, ranked, Sampling{Temperature: 1, TopP: 0.9}.mode())
 	require.Equal(t, ranked, Sampling{Temperature: 1, TopP: 1, TopK: 5}.mode())
+}
+
+// TestPrefillInTurns fills the cache to its end in several turns: where a padded chunk would not fit, what
+// is in the cache must stay.
+func TestPrefillInTurns(t *testing.T) {
+	e := demoEngine(t, dtypes.Float32)
+	ctx := context.Background()
+	ids := make([]int32, 252)
+	for i := range ids {
+		ids[i] = int32(1 + i*37%2000)
+	}
+	full, err := e.Score(ctx, ids)
+	require.NoError(t, err)
+	x, err := e.newSession(ctx, 16, 256, Sampling{TopP: 1}, 16)
+	require.NoError(t, err)
+	defer x.Close()
+	for _, turn := range [][]int32{ids[:245], ids[245:251], ids[251:]} {
+		next, at, logits, err := x.Prefill(ctx, turn)
+		require.NoError(t, err)
+		got, err := read(logits)
+		require.NoError(t, err)
+		v, last := e.cfg.Vocab, x.length-1
+		require.InDeltaSlice(t, full.Logits.Floats[last*v:(last+1)*v], got.Floats, logitsTolerance, "after %d tokens", x.length)
+		free(next, at, logits)
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	_, _, _, err = x.Prefill(cancelled, ids[:2])
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = e.newSession(cancelled, 16, 256, Sampling{TopP: 1}, 16)
+	require.ErrorIs(t, err, context.Canceled)
 }

@@ -91,3 +91,29 @@ func benchmarkSize(b *testing.B, c graph.Config, dtype dtypes.DType) {
 	b.ReportMetric(rate, "decode-tokens/s")
 	b.ReportMetric(rate*active(c, dtype)/1e9, "decode-GB/s")
 }
+
+// BenchmarkCompile times XLA on a decode step of 2, 8 and 32 layers: the stacked form does not grow with
+// them, the other does.
+func BenchmarkCompile(b *testing.B) {
+	for _, layout := range []string{"stacked", "per-matrix"} {
+		for _, layers := range []int{2, 8, 32} {
+			b.Run(fmt.Sprintf("%s/%d-layers", layout, layers), func(b *testing.B) {
+				be, err := lower.New(lower.Options{Platform: "cpu", NoCache: true})
+				require.NoError(b, err)
+				defer be.Finalize()
+				c := sizes["small"]
+				c.Width, c.Hidden, c.Layers, c.Vocab = 64, 96, layers, 256
+				var took time.Duration
+				for b.Loop() {
+					e, err := New(context.Background(), be, c, &noise{1}, Options{DType: dtypes.BFloat16, Layout: layout})
+					require.NoError(b, err)
+					p, err := e.step(1, 512, greedy)
+					require.NoError(b, err)
+					took += p.Stats().Compile
+					e.Close()
+				}
+				b.ReportMetric(took.Seconds()/float64(b.N), "s/compile")
+			})
+		}
+	}
+}
