@@ -35,8 +35,9 @@ type Config struct {
 	AuxCoef      float64 // weight of the load-balancing loss
 	InitStd      float64 // standard deviation of freshly initialized matrices
 
-	BOS, EOS int    // token ids, -1 where the file has none
-	DType    string // the checkpoint's own: "float32", "bfloat16" or "float16"
+	BOS   int    // token id, -1 where the file has none
+	EOS   []int  // token ids, any of which ends a text; empty where the file has none
+	DType string // the checkpoint's own: "float32", "bfloat16" or "float16"
 }
 
 // Mixtral8x7B and Mixtral8x22B are the published models.
@@ -44,10 +45,10 @@ type Config struct {
 var (
 	Mixtral8x7B = Config{Vocab: 32000, Width: 4096, Hidden: 14336, Layers: 32, Heads: 32, KVHeads: 8, HeadDim: 128,
 		Experts: 8, TopK: 2, Context: 32768, RopeTheta: 1e6, NormEps: 1e-5, AuxCoef: 0.02, InitStd: 0.02,
-		BOS: 1, EOS: 2, DType: "bfloat16"}
+		BOS: 1, EOS: []int{2}, DType: "bfloat16"}
 	Mixtral8x22B = Config{Vocab: 32000, Width: 6144, Hidden: 16384, Layers: 56, Heads: 48, KVHeads: 8, HeadDim: 128,
 		Experts: 8, TopK: 2, Context: 65536, RopeTheta: 1e6, NormEps: 1e-5, AuxCoef: 0.001, InitStd: 0.02,
-		BOS: 1, EOS: 2, DType: "bfloat16"}
+		BOS: 1, EOS: []int{2}, DType: "bfloat16"}
 )
 
 // Presets names the published models, as flags do.
@@ -103,7 +104,13 @@ var harmless = []string{"_name_or_path", "architectures", "attention_dropout", "
 	"pruned_heads", "_attn_implementation_autoset", "attn_implementation", "unsloth_version", "unsloth_fixed", "model_max_length"}
 
 // read lists the keys of file.
-var read = []string{"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "num_local_experts", "num_experts_per_tok", "max_position_embeddings", "sliding_window", "rope_theta", "rope_parameters", "rope_scaling", "rms_norm_eps", "tie_word_embeddings", "router_aux_loss_coef", "initializer_range", "bos_token_id", "eos_token_id", "torch_dtype", "dtype", "model_type", "hidden_act", "attention_bias", "quantization_config"}
+var read = func() (keys []string) {
+	t := reflect.TypeFor[file]()
+	for i := range t.NumField() {
+		keys = append(keys, t.Field(i).Tag.Get("json"))
+	}
+	return keys
+}()
 
 // LoadConfig reads dir/config.json.
 func LoadConfig(dir string) (Config, error) {
@@ -171,20 +178,20 @@ func ParseConfig(b []byte) (Config, error) {
 	return c, c.Validate()
 }
 
-// eos reads eos_token_id: a number, null, or a list whose first entry counts.
-func eos(raw json.RawMessage) (int, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return -1, nil
-	}
+// eos reads eos_token_id: a number, a list, or null or -1 for none.
+func eos(raw json.RawMessage) ([]int, error) {
 	var one int
+	if len(raw) == 0 || string(raw) == "null" || json.Unmarshal(raw, &one) == nil && one == -1 {
+		return nil, nil
+	}
 	if json.Unmarshal(raw, &one) == nil {
-		return one, nil
+		return []int{one}, nil
 	}
 	var many []int
 	if err := json.Unmarshal(raw, &many); err != nil || len(many) == 0 {
-		return 0, fmt.Errorf("%w: eos_token_id is %s, want an id or a list of ids", ErrConfig, short(raw))
+		return nil, fmt.Errorf("%w: eos_token_id is %s, want an id or a list of ids", ErrConfig, short(raw))
 	}
-	return many[0], nil
+	return many, nil
 }
 
 // theta reads the rotary base from either place and refuses every scaling.
@@ -283,10 +290,10 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%w: rope_theta is %g, want a positive number", ErrConfig, c.RopeTheta)
 	case !(c.NormEps > 0) || c.NormEps >= 1:
 		return fmt.Errorf("%w: rms_norm_eps is %g, want a number between 0 and 1", ErrConfig, c.NormEps)
-	case c.EOS >= c.Vocab || c.BOS >= c.Vocab:
-		return fmt.Errorf("%w: bos_token_id %d or eos_token_id %d is not below vocab_size %d", ErrConfig, c.BOS, c.EOS, c.Vocab)
-	case c.EOS < -1 || c.BOS < -1:
-		return fmt.Errorf("%w: bos_token_id %d or eos_token_id %d is negative, want an id, or null or -1 for none", ErrConfig, c.BOS, c.EOS)
+	case c.BOS >= c.Vocab || c.BOS < -1:
+		return fmt.Errorf("%w: bos_token_id is %d, want null, -1 or 0 to %d", ErrConfig, c.BOS, c.Vocab-1)
+	case slices.ContainsFunc(c.EOS, func(id int) bool { return id < 0 || id >= c.Vocab }):
+		return fmt.Errorf("%w: eos_token_id is %v, want ids of 0 to %d", ErrConfig, c.EOS, c.Vocab-1)
 	case !(c.AuxCoef >= 0) || math.IsInf(c.AuxCoef, 0):
 		return fmt.Errorf("%w: router_aux_loss_coef is %g, want at least 0", ErrConfig, c.AuxCoef)
 	case !(c.InitStd >= 0) || math.IsInf(c.InitStd, 0):

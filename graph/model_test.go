@@ -15,7 +15,7 @@ import (
 
 // small is a model whose every size is different.
 var small = graph.Config{Vocab: 23, Width: 12, Hidden: 10, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 6, Experts: 5, TopK: 2,
-	Context: 64, RopeTheta: 1e4, NormEps: 1e-5, InitStd: 0.4, BOS: 1, EOS: 2, DType: "float32"}
+	Context: 64, RopeTheta: 1e4, NormEps: 1e-5, InitStd: 0.4, BOS: 1, EOS: []int{2}, DType: "float32"}
 
 func with(change func(c *graph.Config)) graph.Config {
 	c := small

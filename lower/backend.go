@@ -116,9 +116,8 @@ type Backend struct {
 	log     *slog.Logger
 	closed  atomic.Bool
 
-	mu         sync.Mutex
-	configured map[string]ProgramOptions
-	dumped     map[string]int // programs of each name dumped so far
+	mu     sync.Mutex
+	dumped map[string]int // programs of each name dumped so far
 }
 
 var _ compute.Backend = (*Backend)(nil)
@@ -131,7 +130,7 @@ func New(o Options) (*Backend, error) {
 	if o.Devices < 0 {
 		return nil, fmt.Errorf("lower: %d devices, want at least 1", o.Devices)
 	}
-	b := &Backend{o: o, log: o.Log, configured: map[string]ProgramOptions{}, dumped: map[string]int{}}
+	b := &Backend{o: o, log: o.Log, dumped: map[string]int{}}
 	if b.log == nil {
 		b.log = slog.Default()
 	}
@@ -206,10 +205,12 @@ func (b *Backend) Capabilities() compute.Capabilities { return capabilities }
 
 var capabilities = trace.Capabilities()
 
-// Builder starts a program. Options set by Configure for the name apply when it is compiled.
-func (b *Backend) Builder(name string) compute.Builder {
+// Builder starts a program with no options.
+func (b *Backend) Builder(name string) compute.Builder { return b.builder(name, ProgramOptions{}) }
+
+func (b *Backend) builder(name string, o ProgramOptions) compute.Builder {
 	return trace.New(name, func(t *trace.Builder) (compute.Executable, error) {
-		e, err := b.compile(t)
+		e, err := b.compile(t, o)
 		if err != nil {
 			return nil, err // not a nil *Executable
 		}
@@ -228,22 +229,18 @@ type ProgramOptions struct {
 	Overrides map[string]any
 }
 
-// Configure sets the options of the next program that is compiled under name, the name given to
-// graph.NewGraph.
-func (b *Backend) Configure(name string, o ProgramOptions) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.configured[name] = o
+// With is the backend for programs with options: what its Builder compiles has them. Buffers and
+// programs of the two are the same backend's.
+func (b *Backend) With(o ProgramOptions) compute.Backend { return &configured{b, o} }
+
+// configured is a backend whose programs have options.
+type configured struct {
+	*Backend
+	o ProgramOptions
 }
 
-// takeOptions returns what Configure left for name, once.
-func (b *Backend) takeOptions(name string) ProgramOptions {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	o := b.configured[name]
-	delete(b.configured, name)
-	return o
-}
+// Builder starts a program that has the options.
+func (c *configured) Builder(name string) compute.Builder { return c.builder(name, c.o) }
 
 // Finalize destroys the client with all its buffers and programs.
 func (b *Backend) Finalize() {

@@ -21,12 +21,12 @@ import (
 )
 
 // compile takes a trace to an executable.
-func (b *Backend) compile(t *trace.Builder) (*Executable, error) {
-	text, low, err := b.lower(t)
+func (b *Backend) compile(t *trace.Builder, o ProgramOptions) (*Executable, error) {
+	text, low, err := b.lower(t, o)
 	if err != nil {
 		return nil, err
 	}
-	copts, devices, err := b.compileOptions(t, low.options)
+	copts, devices, err := b.compileOptions(t, o)
 	if err != nil {
 		return nil, err
 	}
@@ -43,18 +43,16 @@ func (b *Backend) compile(t *trace.Builder) (*Executable, error) {
 
 // lowered is what belongs to a program's text.
 type lowered struct {
-	options ProgramOptions
 	aliases []int // by parameter: the output in its place, or -1; nil without any
 	dump    *dump
 }
 
 // lower takes a trace to the text that XLA compiles.
-func (b *Backend) lower(t *trace.Builder) (text string, l lowered, err error) {
+func (b *Backend) lower(t *trace.Builder, o ProgramOptions) (text string, l lowered, err error) {
 	if b.closed.Load() {
 		return "", l, fmt.Errorf("lower: program %q: %w", t.Name(), errFinalized)
 	}
-	l.options = b.takeOptions(t.Name())
-	if l.aliases, err = resolveDonations(t, l.options.Donate); err != nil {
+	if l.aliases, err = resolveDonations(t, o.Donate); err != nil {
 		return "", l, err
 	}
 	l.dump = b.newDump(t.Name())

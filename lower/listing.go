@@ -25,16 +25,27 @@ func NewLowerer(o Options) *Lowerer {
 	if o.Platform == "" {
 		o.Platform = "cpu"
 	}
-	return &Lowerer{&Backend{o: o, log: slog.Default(), configured: map[string]ProgramOptions{}, dumped: map[string]int{}}}
+	return &Lowerer{&Backend{o: o, log: slog.Default(), dumped: map[string]int{}}}
 }
 
-// Configure is Backend.Configure.
-func (l *Lowerer) Configure(name string, o ProgramOptions) { l.b.Configure(name, o) }
+// With is the backend for programs with options, as Backend.With.
+func (l *Lowerer) With(o ProgramOptions) compute.Backend { return &configuredLowerer{l, o} }
 
-// Builder starts a program; what it compiles to is a *Listing.
-func (l *Lowerer) Builder(name string) compute.Builder {
+// configuredLowerer is a Lowerer whose programs have options.
+type configuredLowerer struct {
+	*Lowerer
+	o ProgramOptions
+}
+
+// Builder starts a program that has the options.
+func (c *configuredLowerer) Builder(name string) compute.Builder { return c.builder(name, c.o) }
+
+// Builder starts a program with no options; what it compiles to is a *Listing.
+func (l *Lowerer) Builder(name string) compute.Builder { return l.builder(name, ProgramOptions{}) }
+
+func (l *Lowerer) builder(name string, o ProgramOptions) compute.Builder {
 	return trace.New(name, func(t *trace.Builder) (compute.Executable, error) {
-		text, _, err := l.b.lower(t)
+		text, _, err := l.b.lower(t, o)
 		if err != nil {
 			return nil, err
 		}

@@ -24,8 +24,7 @@ func compileGraph(b *Backend, name string, o ProgramOptions, fn func(g *gx.Graph
 			err, _ = r.(error)
 		}
 	}()
-	b.Configure(name, o)
-	g := gx.NewGraph(b, name)
+	g := gx.NewGraph(b.With(o), name)
 	if err := g.Compile(fn(g)...); err != nil {
 		return nil, err
 	}

@@ -27,8 +27,7 @@ func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Gr
 			err = fmt.Errorf("program %s: %v", name, r)
 		}
 	}()
-	e.be.Configure(name, lower.ProgramOptions{Donate: donate})
-	g := gx.NewGraph(e.be, name)
+	g := gx.NewGraph(e.be.With(lower.ProgramOptions{Donate: donate}), name)
 	outs := build(g, graph.Declare(g, e.cfg, e.layout, e.o.DType))
 	if err := g.Compile(outs...); err != nil {
 		return nil, fmt.Errorf("program %s: %w", name, err)

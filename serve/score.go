@@ -68,13 +68,7 @@ func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (Score, er
 		return Score{}, err
 	}
 	n := len(ids)
-	if n < 1 {
-		return Score{}, fmt.Errorf("sequence of no tokens, want at least 1")
-	}
-	if n > e.cfg.Context {
-		return Score{}, fmt.Errorf("%w: %d tokens, want at most %d", ErrTooLong, n, e.cfg.Context)
-	}
-	if err := e.checkTokens(ids); err != nil {
+	if err := CheckTokens(e.cfg, ids); err != nil {
 		return Score{}, err
 	}
 	p, err := e.score(e.bucket(n), trace)

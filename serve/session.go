@@ -165,7 +165,7 @@ func (x *Session) Prefill(ctx context.Context, prompt []int32) (next, after, log
 	if x.length+len(prompt) > x.limit() || len(prompt) == 0 {
 		return nil, nil, nil, fmt.Errorf("session: %d tokens after %d, want 1 to %d", len(prompt), x.length, x.limit()-x.length)
 	}
-	if err := x.e.checkTokens(prompt); err != nil {
+	if err := CheckTokens(x.e.cfg, prompt); err != nil {
 		return nil, nil, nil, err
 	}
 	for len(prompt) > 0 {
@@ -226,10 +226,18 @@ func (x *Session) Step(token, at *lower.Buffer) (next, after, logits *lower.Buff
 	return next, after, logits, nil
 }
 
-func (e *Engine) checkTokens(ids []int32) error {
+// CheckTokens refuses a sequence that the model cannot take: none or too many tokens, or ids outside of the
+// vocabulary.
+func CheckTokens(c graph.Config, ids []int32) error {
+	switch {
+	case len(ids) < 1:
+		return fmt.Errorf("sequence of no tokens, want at least 1")
+	case len(ids) > c.Context:
+		return fmt.Errorf("%w: %d tokens, want at most %d", ErrTooLong, len(ids), c.Context)
+	}
 	for i, id := range ids {
-		if id < 0 || int(id) >= e.cfg.Vocab {
-			return fmt.Errorf("%w: token %d is %d, want 0 to %d", ErrToken, i, id, e.cfg.Vocab-1)
+		if id < 0 || int(id) >= c.Vocab {
+			return fmt.Errorf("%w: token %d is %d, want 0 to %d", ErrToken, i, id, c.Vocab-1)
 		}
 	}
 	return nil

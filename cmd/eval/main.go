@@ -14,13 +14,14 @@ import (
 type command struct {
 	flags.Model
 	flags.Device
-	Tokens string `placeholder:"FILE" help:"JSON file with a list of sequences, each a list of token ids."`
-	Text   string `placeholder:"FILE" help:"Text file, cut into sequences of the context's length."`
-	Logits string `placeholder:"FILE" help:"Write the logits, a tensor logits.N [position][vocab] a sequence, to this safetensors file."`
-	Trace  string `placeholder:"FILE" help:"Write logits, hidden states of every layer and the router's answers to this safetensors file."`
-	Greedy int    `placeholder:"N" help:"Continue each sequence by N greedy tokens, end-of-text ids included; see --ids."`
-	IDs    string `name:"ids" placeholder:"FILE" help:"Write the greedy ids, a list a sequence, to this JSON file."`
-	JSON   bool   `name:"json" help:"Print one JSON object."`
+	Tokens  string `placeholder:"FILE" help:"JSON file with a list of sequences, each a list of token ids."`
+	Text    string `placeholder:"FILE" help:"Text file, cut into sequences of --context tokens."`
+	Context int    `placeholder:"N" help:"Tokens a sequence of a text, the beginning-of-text id included. Default: the model's context, at most 4096."`
+	Logits  string `placeholder:"FILE" help:"Write the logits, a tensor logits.N [position][vocab] a sequence, to this safetensors file."`
+	Trace   string `placeholder:"FILE" help:"Write logits, hidden states of every layer and the router's answers to this safetensors file."`
+	Greedy  int    `placeholder:"N" help:"Continue each sequence by N greedy tokens, end-of-text ids included; see --ids."`
+	IDs     string `name:"ids" placeholder:"FILE" help:"Write the greedy ids, a list a sequence, to this JSON file."`
+	JSON    bool   `name:"json" help:"Print one JSON object."`
 }
 
 func main() { cli.Main(new(command), "eval", "Score a checkpoint on token ids or text.") }
@@ -30,6 +31,8 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	switch {
 	case (c.Tokens == "") == (c.Text == ""):
 		return fmt.Errorf("%w: give either --tokens or --text", cli.ErrUsage)
+	case c.Context < 0 || c.Context == 1:
+		return fmt.Errorf("%w: context is %d, want at least 2 tokens", cli.ErrUsage, c.Context)
 	case (c.Greedy > 0) != (c.IDs != "") || c.Greedy < 0:
 		return fmt.Errorf("%w: --greedy N, at least 1, and --ids FILE go together", cli.ErrUsage)
 	}
@@ -39,6 +42,9 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	}
 	defer model.Weights.Close()
 	sequences, size, err := c.sequences(model)
+	if err == nil {
+		err = c.check(sequences, model.Config)
+	}
 	if err != nil {
 		return err
 	}
@@ -60,7 +66,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 		return err
 	}
 	if size > 0 {
-		r.BitsPerByte = r.Loss * float64(r.Tokens) / math.Ln2 / float64(size)
+		r.BitsPerByte = r.Loss * number(r.Tokens) / math.Ln2 / number(size)
 	}
 	return r.print(streams.Out, c.JSON)
 }
@@ -85,8 +91,8 @@ func (c *command) score(ctx context.Context, e *serve.Engine, sequences [][]int3
 	}
 	r = result{Sequences: len(sequences), Tokens: s.tokens, TokensPerSecond: float64(s.ran) / s.took.Seconds()}
 	if r.Tokens > 0 {
-		r.Loss = s.loss / float64(r.Tokens)
-		r.Perplexity = math.Exp(r.Loss)
+		r.Loss = number(s.loss / float64(r.Tokens))
+		r.Perplexity = number(math.Exp(float64(r.Loss)))
 	}
 	return r, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,12 @@ func TestEvalText(t *testing.T) {
 	require.Regexp(t, `(?s)^sequences [2-9]\ntokens \d+\nloss [0-9.]+\nperplexity [0-9.]+\nbits/byte [0-9.]+\ntokens/s [0-9.]+\n$`, out)
 }
 
+func TestNumbersThatJSONHasNoWordFor(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, result{Loss: number(math.NaN()), Perplexity: number(math.Inf(1)), Tokens: 3}.print(&out, true))
+	require.JSONEq(t, `{"sequences":0,"tokens":3,"loss":null,"perplexity":null,"tokens_per_second":0}`, out.String())
+}
+
 func TestBadInput(t *testing.T) {
 	golden := oracle.Open(t, "a_tiny_f32").Checkpoints[0]
 	write := func(text string) string {
@@ -109,6 +116,8 @@ func TestBadInput(t *testing.T) {
 		{"an id beyond the vocabulary", []string{"--tokens", write(`[[1,512]]`), "--logits", out}, 1, "token 1 is 512, want 0 to 511"},
 		{"a sequence beyond the context", []string{"--tokens", write("[[" + strings.Repeat("1,", 600) + "1]]"), "--trace", out}, 1, "601 tokens, want at most 512"},
 		{"no room for greedy ids", []string{"--tokens", write("[[" + strings.Repeat("1,", 499) + "1]]"), "--greedy", "32", "--ids", out}, 1, "500 tokens and 32 greedy ones"},
+		{"more than a list", []string{"--tokens", write("[[1]] [[2]]")}, 1, "more follows the list"},
+		{"a context of one", []string{"--text", write("text"), "--context", "1"}, 2, "context is 1"},
 		{"no tokenizer", []string{"--text", write("text")}, 1, "tokenizer"},
 		{"no such folder for the file", []string{"--tokens", write("[[1,2]]"), "--logits", "/does/not/exist/l"}, 1, "/does/not/exist"},
 	} {

@@ -4,16 +4,28 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 )
 
 // result is what eval prints.
 type result struct {
 	Sequences       int     `json:"sequences"`
 	Tokens          int     `json:"tokens"` // that a loss was taken of
-	Loss            float64 `json:"loss"`   // mean, in nats a token
-	Perplexity      float64 `json:"perplexity"`
-	BitsPerByte     float64 `json:"bits_per_byte,omitempty"` // of --text
+	Loss            number  `json:"loss"`   // mean, in nats a token
+	Perplexity      number  `json:"perplexity"`
+	BitsPerByte     number  `json:"bits_per_byte,omitempty"` // of --text
 	TokensPerSecond float64 `json:"tokens_per_second"`
+}
+
+// number is null in JSON, which has no word for them, where it is NaN or infinite.
+type number float64
+
+// MarshalJSON writes the number or null.
+func (n number) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(n))
 }
 
 // print writes one line a value, or one JSON object.

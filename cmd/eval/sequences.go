@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 
 	"mix/cmd/internal/flags"
+	"mix/graph"
 	"mix/graph/token"
 	"mix/internal/cli"
 	"mix/serve"
@@ -23,7 +25,20 @@ func (c *command) sequences(model *flags.Opened) (ids [][]int32, size int, err e
 	if model.Tokenizer == nil {
 		return nil, 0, model.TokenizerErr
 	}
-	return readText(c.Text, model.Tokenizer, model.Config.Context)
+	return readText(c.Text, model.Tokenizer, c.context(model.Config))
+}
+
+// check refuses sequences before anything is loaded or written.
+func (c *command) check(sequences [][]int32, cfg graph.Config) error {
+	for i, ids := range sequences {
+		if err := serve.CheckTokens(cfg, ids); err != nil {
+			return fmt.Errorf("sequence %d: %w", i, err)
+		}
+		if len(ids)+c.Greedy > cfg.Context {
+			return fmt.Errorf("sequence %d: %w: %d tokens and %d greedy ones, want at most %d", i, serve.ErrTooLong, len(ids), c.Greedy, cfg.Context)
+		}
+	}
+	return nil
 }
 
 // readTokens reads a list of lists of ids.
@@ -34,7 +49,11 @@ func readTokens(path string) ([][]int32, error) {
 	}
 	var sequences [][]int32
 	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(&sequences); err != nil || d.More() {
+	err = d.Decode(&sequences)
+	if err == nil && d.More() {
+		err = errors.New("more follows the list")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: want a list of lists of token ids: %v", path, err)
 	}
 	if len(sequences) == 0 {
@@ -43,7 +62,15 @@ func readTokens(path string) ([][]int32, error) {
 	return sequences, nil
 }
 
-// readText cuts a text's ids into sequences of the context's length, each behind a beginning-of-text id.
+// context is how many tokens a sequence of a text has.
+func (c *command) context(cfg graph.Config) int {
+	if c.Context > 0 {
+		return min(c.Context, cfg.Context)
+	}
+	return min(4096, cfg.Context)
+}
+
+// readText cuts a text's ids into sequences of that many tokens, each behind a beginning-of-text id.
 func readText(path string, t *token.Tokenizer, context int) (sequences [][]int32, size int, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -69,9 +96,6 @@ func readText(path string, t *token.Tokenizer, context int) (sequences [][]int32
 func (c *command) continuations(ctx context.Context, e *serve.Engine, sequences [][]int32) error {
 	all := make([][]int32, len(sequences))
 	for i, prompt := range sequences {
-		if room := e.Config().Context - len(prompt); room < c.Greedy {
-			return fmt.Errorf("sequence %d: %w: %d tokens and %d greedy ones, want at most %d", i, serve.ErrTooLong, len(prompt), c.Greedy, e.Config().Context)
-		}
 		_, _, err := e.Generate(ctx, prompt, c.Greedy, serve.Sampling{TopP: 1}, nil, func(id int32) bool {
 			all[i] = append(all[i], id)
 			return true

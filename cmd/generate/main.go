@@ -42,7 +42,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 		return err
 	}
 	defer model.Weights.Close()
-	text, err := c.prompt(streams.In)
+	text, err := c.prompt(ctx, streams.In)
 	if err != nil {
 		return err
 	}
@@ -74,11 +74,24 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	return nil
 }
 
-// prompt is the flag's text, or all of standard input.
-func (c *command) prompt(in io.Reader) (string, error) {
+// prompt is the flag's text, or all of standard input, for which ctx does not wait.
+func (c *command) prompt(ctx context.Context, in io.Reader) (string, error) {
 	if c.Prompt != nil {
 		return *c.Prompt, nil
 	}
-	b, err := io.ReadAll(in)
-	return string(b), err
+	type input struct {
+		text []byte
+		err  error
+	}
+	got := make(chan input, 1)
+	go func() {
+		b, err := io.ReadAll(in)
+		got <- input{b, err}
+	}()
+	select {
+	case x := <-got:
+		return string(x.text), x.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }

@@ -50,6 +50,19 @@ func TestStopsCleanlyWhenInterrupted(t *testing.T) {
 	require.Empty(t, log)
 }
 
+// endless is an input that nobody closes.
+type endless struct{}
+
+func (endless) Read([]byte) (int, error) { select {} }
+
+func TestStopsWhileItWaitsForThePrompt(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out strings.Builder
+	require.Equal(t, 130, cli.Run(ctx, new(command), "generate", "", nil, cli.IO{In: endless{}, Out: &out, Err: &out}))
+	require.Empty(t, out.String())
+}
+
 // copyDemo is the demo model in a folder, with some files changed; a change to "" removes the file.
 func copyDemo(t *testing.T, changes map[string]string) string {
 	dir := t.TempDir()

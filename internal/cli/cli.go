@@ -28,9 +28,6 @@ type IO struct {
 // ErrUsage is wrapped by errors that a command finds in its own flags: exit code 2.
 var ErrUsage = errors.New("usage")
 
-// ErrFailed ends a command with exit code 1 after it has said on Out what is wrong.
-var ErrFailed = errors.New("failed")
-
 // Main runs a command with the process's arguments and exits.
 func Main(command any, name, description string, options ...kong.Option) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,8 +62,6 @@ func Run(ctx context.Context, command any, name, description string, args []stri
 		return 0
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return 130
-	case errors.Is(err, ErrFailed):
-		return 1
 	}
 	fmt.Fprintf(streams.Err, "%s: %s\n", name, line(err))
 	if errors.Is(err, ErrUsage) {

@@ -40,7 +40,6 @@ func TestExitCodes(t *testing.T) {
 		{"an error is one line", nil, errors.New("first\nsecond"), nil, 1, "", "x: first; second\n"},
 		{"usage", nil, fmt.Errorf("%w: no", ErrUsage), nil, 2, "", "x: usage: no\n"},
 		{"an unknown flag", nil, nil, []string{"--nope"}, 2, "", "x: unknown flag --nope\n"},
-		{"said already", nil, ErrFailed, nil, 1, "", ""},
 		{"interrupted", cancelled, context.Canceled, nil, 130, "", ""},
 	} {
 		ctx := tt.ctx

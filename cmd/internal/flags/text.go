@@ -37,8 +37,8 @@ func (o *Opened) Stream(prompt []int32, chat bool) *token.Stream {
 // Ends are the ids that end a text: the config's and the tokenizer's.
 func (o *Opened) Ends() map[int32]bool {
 	ends := map[int32]bool{}
-	if o.Config.EOS >= 0 {
-		ends[int32(o.Config.EOS)] = true
+	for _, id := range o.Config.EOS {
+		ends[int32(id)] = true
 	}
 	if o.Tokenizer != nil && o.Tokenizer.EOS() >= 0 {
 		ends[o.Tokenizer.EOS()] = true
