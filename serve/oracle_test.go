@@ -171,32 +171,38 @@ func TestCachedEqualsFull(t *testing.T) {
 		for layout := range graph.Layouts {
 			t.Run(name+"/"+layout, func(t *testing.T) {
 				e := engine(t, be, c.Checkpoints[0], Options{DType: dtypes.Float32, Layout: layout})
-				prompt := c.Meta.Gen.Prompts[0]
-				want := c.Meta.Gen.Tokens[0]
-				full, err := e.Score(context.Background(), append(slices.Clone(prompt), want...))
-				require.NoError(t, err)
-				x, err := e.newSession(context.Background(), len(prompt), len(want), Sampling{TopP: 1}, 2) // chunks of two tokens
-				require.NoError(t, err)
-				defer x.Close()
-				next, at, logits, err := x.Prefill(context.Background(), prompt)
-				require.NoError(t, err)
-				for i, id := range want {
-					got, err := read(logits)
-					require.NoError(t, err)
-					v, p := e.cfg.Vocab, len(prompt)-1+i
-					require.LessOrEqual(t, oracle.MaxDiff(got.Floats, full.Logits.Floats[p*v:(p+1)*v]), logitsTolerance, "token %d", i)
-					if c.Has("gen.logits") {
-						require.LessOrEqual(t, oracle.MaxDiff(got.Floats, c.Floats(t, "gen.logits")[i*v:(i+1)*v]), logitsTolerance, "token %d", i)
-					}
-					drawn, err := readID(next)
-					require.NoError(t, err)
-					require.Equal(t, id, drawn)
-					if i+1 < len(want) {
-						next, at, logits, err = x.Step(next, at)
-						require.NoError(t, err)
-					}
+				for i, prompt := range c.Meta.Gen.Prompts {
+					cachedEqualsFull(t, c, e, i, prompt, c.Meta.Gen.Tokens[i])
 				}
 			})
+		}
+	}
+}
+
+func cachedEqualsFull(t *testing.T, c *oracle.Case, e *Engine, row int, prompt, want []int32) {
+	ctx, v := context.Background(), e.cfg.Vocab
+	full, err := e.Score(ctx, append(slices.Clone(prompt), want...))
+	require.NoError(t, err)
+	x, err := e.newSession(ctx, len(prompt), len(want), Sampling{TopP: 1}, 2) // chunks of two tokens
+	require.NoError(t, err)
+	defer x.Close()
+	next, at, logits, err := x.Prefill(ctx, prompt)
+	require.NoError(t, err)
+	for i, id := range want {
+		got, err := read(logits)
+		require.NoError(t, err)
+		p := len(prompt) - 1 + i
+		require.LessOrEqual(t, oracle.MaxDiff(got.Floats, full.Logits.Floats[p*v:(p+1)*v]), logitsTolerance, "token %d", i)
+		if c.Has("gen.logits") {
+			recorded := c.Floats(t, "gen.logits")[(row*len(want)+i)*v:]
+			require.LessOrEqual(t, oracle.MaxDiff(got.Floats, recorded[:v]), logitsTolerance, "token %d", i)
+		}
+		drawn, err := readID(next)
+		require.NoError(t, err)
+		require.Equal(t, id, drawn)
+		if i+1 < len(want) {
+			next, at, logits, err = x.Step(next, at)
+			require.NoError(t, err)
 		}
 	}
 }

@@ -19,6 +19,29 @@ func PendingCallbacks() int {
 
 // subscribe asks the plugin to call back at completion, unless somebody waits already.
 func (e *Event) subscribe() {
+	if err := e.c.enter(); err != nil {
+		e.abandon(err)
+		return
+	}
+	defer e.c.leave()
+	e.subscribeInside()
+}
+
+// abandon completes an event that nobody waits for and whose client is gone. It must not be one that
+// holds memory: those are subscribed inside the call that makes them.
+func (e *Event) abandon(err error) {
+	e.mu.Lock()
+	h := e.take()
+	e.mu.Unlock()
+	if h != 0 {
+		eventRef{e.c.p, h}.destroy()
+		e.finish(err)
+	}
+}
+
+// subscribeInside is subscribe for a caller inside the client, which stays until the callback is
+// asked for, even if Destroy has begun.
+func (e *Event) subscribeInside() {
 	e.mu.Lock()
 	h := e.take()
 	e.mu.Unlock()
@@ -27,19 +50,14 @@ func (e *Event) subscribe() {
 	}
 	// The callback belongs to the shared state behind the PJRT_Event, not to the PJRT_Event.
 	defer eventRef{e.c.p, h}.destroy()
-	if err := e.c.enter(); err != nil {
-		e.finish(err)
-		return
-	}
-	defer e.c.leave()
 	callbacks.Lock()
 	callbacks.next++
 	id := callbacks.next
 	callbacks.m[id] = e
 	callbacks.Unlock()
 	// No lock is held: the callback may come at once, on this thread.
-	if err := e.c.p.eventOnReady(&eventOnReadyArgs{event: h, callback: cOnReady, userArg: id}); err != nil && takeCallback(id) != nil {
-		e.finish(err)
+	if e.c.p.eventOnReady(&eventOnReadyArgs{event: h, callback: cOnReady, userArg: id}) != nil && takeCallback(id) != nil {
+		e.finish(e.await(h)) // the memory that the event holds is in use until then
 	}
 }
 

@@ -17,7 +17,9 @@ import (
 type Event struct {
 	c    *Client
 	op   string
-	then func() // runs once before completion is told, on the completing thread: must be quick
+	// then runs once before completion is told, on the completing thread: it must be quick. An event
+	// that has one is subscribed inside the call that makes it, so that then runs after the work.
+	then func()
 
 	mu       sync.Mutex
 	h        eventHandle // 0 once somebody waits, or it is complete
@@ -123,15 +125,21 @@ func (e *Event) Wait() error {
 	}
 	err := e.c.enter()
 	if err == nil {
-		err = e.c.p.eventAwait(&eventAwaitArgs{event: h})
-		if x, ok := err.(*Error); ok {
-			x.Op = e.op
-		}
+		err = e.await(h)
 		e.c.leave()
 	}
 	eventRef{e.c.p, h}.destroy()
 	e.finish(err)
 	return e.err
+}
+
+// await blocks inside C; the caller is inside the client.
+func (e *Event) await(h eventHandle) error {
+	err := e.c.p.eventAwait(&eventAwaitArgs{event: h})
+	if x, ok := err.(*Error); ok {
+		x.Op = e.op
+	}
+	return err
 }
 
 // Done returns a channel that is closed at completion.

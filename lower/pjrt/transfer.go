@@ -79,62 +79,72 @@ func (c *Client) BufferFromHost(data []byte, t BufferType, dims []int64, d *Devi
 		return c.newBuffer(a.buffer), nil, nil
 	}
 	ev := c.newEvent("host to device", a.doneWithHostBuffer, done)
-	ev.subscribe() // so that the pins live in the table of callbacks, even if nobody waits
+	ev.subscribeInside() // so that the pins live in the table of callbacks, even if nobody waits
 	return c.newBuffer(a.buffer), ev, nil
 }
 
-// ToHost copies the buffer into dst, dense and row-major, and waits. dst must have HostSize bytes
-// or more.
+// ToHost copies the buffer into dst, dense and row-major, and waits; so does a Destroy of the client
+// that comes meanwhile. dst must have HostSize bytes or more.
 func (b *Buffer) ToHost(dst []byte) error {
-	var ps pins
-	defer ps.Unpin()
-	ev, err := b.toHost(&ps, dst, nil)
+	h, err := b.enter()
 	if err != nil {
 		return err
 	}
-	return ev.Wait()
+	defer b.leave()
+	var ps pins
+	defer ps.Unpin()
+	event, err := b.toHost(&ps, h, dst)
+	if err != nil || event == 0 {
+		return err
+	}
+	ev := Event{c: b.g.c, op: toHostOp}
+	err = ev.await(event)
+	_ = b.g.c.p.eventDestroy(&eventDestroyArgs{event: event}) // cannot fail on a valid event
+	return err
 }
 
 // ToHostAsync starts the copy of ToHost. dst stays pinned until the event completes, which need
 // not be waited for.
 func (b *Buffer) ToHostAsync(dst []byte) (*Event, error) {
-	ps := new(pins) // a Pinner that is collected while it pins panics: hence the subscription
-	ev, err := b.toHost(ps, dst, ps.Unpin)
-	if err != nil {
-		ps.Unpin()
-		return nil, err
-	}
-	ev.subscribe()
-	return ev, nil
-}
-
-func (b *Buffer) toHost(ps *pins, dst []byte, then func()) (*Event, error) {
 	h, err := b.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer b.leave()
+	ps := new(pins)
+	event, err := b.toHost(ps, h, dst)
+	if err != nil {
+		ps.Unpin()
+		return nil, err
+	}
+	ev := b.g.c.newEvent(toHostOp, event, ps.Unpin)
+	ev.subscribeInside() // a Pinner that is collected while it pins panics
+	return ev, nil
+}
+
+const toHostOp = "device to host"
+
+// toHost starts the copy of h, the buffer's own handle, whose user the caller is.
+func (b *Buffer) toHost(ps *pins, h bufferHandle, dst []byte) (eventHandle, error) {
 	p := b.g.c.p
 	layout, err := p.rowMajor(ps, h)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	a := bufferToHostBufferArgs{src: h, hostLayout: unsafe.Pointer(layout)}
 	if len(dst) == 0 { // a null pointer would ask for the size
 		if err := p.bufferToHostBuffer(&a); err != nil {
-			return nil, err
+			return 0, err
 		}
 		if a.dstSize != 0 {
-			return nil, fmt.Errorf("pjrt: 0 bytes to copy a buffer of %d bytes into", a.dstSize)
+			return 0, fmt.Errorf("pjrt: 0 bytes to copy a buffer of %d bytes into", a.dstSize)
 		}
 		a.dst = unsafe.Pointer(&noData)
 	} else {
 		a.dst, a.dstSize = pinSlice(ps, dst)
 	}
-	if err := p.bufferToHostBuffer(&a); err != nil {
-		return nil, err
-	}
-	return b.g.c.newEvent("device to host", a.event, then), nil
+	err = p.bufferToHostBuffer(&a)
+	return a.event, err
 }
 
 // rowMajor makes the layout to ask for: without one the plugin would give the device's.
