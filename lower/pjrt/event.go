@@ -15,8 +15,8 @@ import (
 // one waiter; Done and WaitContext ask for a callback, which comes on a thread of the plugin and
 // only stores the result.
 type Event struct {
-	c    *Client
-	op   string
+	c  *Client
+	op string
 	// then runs once before completion is told, on the completing thread: it must be quick. An event
 	// that has one is subscribed inside the call that makes it, so that then runs after the work.
 	then func()
