@@ -9,7 +9,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -150,11 +149,7 @@ func RelL2(got, want []float32) float64 {
 // CheckStat compares an array with a recorded summary: its norm and its samples, relative to the norm
 // and to the largest element.
 func CheckStat(got []float32, want Stat, tolerance float64) error {
-	var n float64
-	for _, x := range got {
-		n += float64(x) * float64(x)
-	}
-	if l2 := math.Sqrt(n); math.Abs(l2-want.L2) > tolerance*want.L2 {
+	if l2 := norm(got); math.Abs(l2-want.L2) > tolerance*want.L2 {
 		return fmt.Errorf("norm %.9g, want %.9g", l2, want.L2)
 	}
 	for k, i := range want.SampleIndex {
@@ -187,29 +182,61 @@ var hub = map[string]string{
 func (c *Case) CheckGradients(t testing.TB, pieces []axis.Piece, grads [][]float32, tolerance float64) {
 	t.Helper()
 	seen := 0
+	eachTensor(pieces, grads, func(name string, got []float32) {
+		stat, ok := c.Meta.Grad.PerParam[name]
+		require.True(t, ok, "no recorded gradient of %s", name)
+		seen++
+		require.NoError(t, CheckStat(got, stat, tolerance), "gradient of %s", name)
+		if c.Has("grad." + name) {
+			require.LessOrEqual(t, RelL2(got, c.Floats(t, "grad."+name)), tolerance, "gradient of %s", name)
+		}
+	})
+	require.Equal(t, len(c.Meta.Grad.PerParam), seen, "recorded gradients")
+}
+
+// CheckMoved compares the weights after the recorded optimizer steps: the difference in L2 is at most
+// tolerance times how far the weight moved, for whole arrays where they were recorded. Elsewhere the norm
+// is held to that bound.
+func (c *Case) CheckMoved(t testing.TB, pieces []axis.Piece, weights [][]float32, after map[string]Stat, moved map[string]float64, tolerance float64) {
+	t.Helper()
+	seen := 0
+	eachTensor(pieces, weights, func(name string, got []float32) {
+		stat, ok := after[name]
+		require.True(t, ok, "no recorded weight %s", name)
+		seen++
+		require.InDelta(t, stat.L2, norm(got), tolerance*moved[name], "norm of %s", name)
+		if c.Has("after5." + name) {
+			want := c.Floats(t, "after5."+name)
+			require.LessOrEqual(t, RelL2(got, want)*norm(want)/moved[name], tolerance, "weight %s", name)
+		}
+	})
+	require.Equal(t, len(after), seen, "recorded weights")
+}
+
+// norm is the L2 norm.
+func norm(x []float32) float64 {
+	var n float64
+	for _, v := range x {
+		n += float64(v) * float64(v)
+	}
+	return math.Sqrt(n)
+}
+
+// eachTensor hands out the tensors of the hub that pieces hold, by their published names.
+func eachTensor(pieces []axis.Piece, values [][]float32, f func(name string, values []float32)) {
 	for i, q := range pieces {
 		lead := strings.Count(hub[q.Path], "%d")
-		at := slices.Clone(q.Offset[:lead])
 		n := 1
 		for k := range lead {
 			n *= q.Size[k]
 		}
-		for part := range n { // a stacked piece holds several tensors of the hub
+		for part := range n { // a stacked piece holds several
 			index, rest := make([]any, lead), part
 			for k := lead - 1; k >= 0; k-- {
-				index[k], rest = at[k]+rest%q.Size[k], rest/q.Size[k]
+				index[k], rest = q.Offset[k]+rest%q.Size[k], rest/q.Size[k]
 			}
-			name := fmt.Sprintf(hub[q.Path], index...)
-			size := len(grads[i]) / n
-			got := grads[i][part*size : (part+1)*size]
-			stat, ok := c.Meta.Grad.PerParam[name]
-			require.True(t, ok, "no recorded gradient of %s", name)
-			seen++
-			require.NoError(t, CheckStat(got, stat, tolerance), "gradient of %s", name)
-			if c.Has("grad." + name) {
-				require.LessOrEqual(t, RelL2(got, c.Floats(t, "grad."+name)), tolerance, "gradient of %s", name)
-			}
+			size := len(values[i]) / n
+			f(fmt.Sprintf(hub[q.Path], index...), values[i][part*size:(part+1)*size])
 		}
 	}
-	require.Equal(t, len(c.Meta.Grad.PerParam), seen, "recorded gradients")
 }
