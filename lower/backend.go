@@ -4,17 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"mix/internal/knob"
-	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/plugin"
 	"mix/lower/trace"
@@ -35,75 +29,8 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		return New(o.WithKnobs(knobs))
+		return New(context.Background(), o.WithKnobs(knobs))
 	})
-}
-
-// Options of a backend. The zero value is the CPU with one device and all defaults.
-type Options struct {
-	Platform   string    // "cpu" or "cuda"; "" is "cpu"
-	Devices    int       // CPU devices to make; 0 is 1. Other platforms have the devices they have
-	PluginPath string    // the PJRT plugin; "" finds or installs one
-	Progress   io.Writer // shows the installation of a plugin; nil is silent
-
-	CacheDir   string // where compiled programs are kept; "" is mix/programs in the user's cache folder
-	CacheBytes int64  // size the cache is kept under; 0 is 4 GiB
-	NoCache    bool   // compile every program anew
-
-	DumpDir string    // write the module after each pass that changed it; "" does not
-	Diff    []string  // passes whose changes are shown
-	DiffTo  io.Writer // where; nil is standard error
-	Skip    []string  // passes to leave out
-	Verify  bool      // check the module after every pass
-
-	Log *slog.Logger // nil is slog.Default()
-}
-
-// WithKnobs is o with the developer switches that are set.
-func (o Options) WithKnobs(v knob.Values) Options {
-	if v.Dump != "" {
-		o.DumpDir = v.Dump
-	}
-	if v.FakeDevices != 0 {
-		o.Devices = v.FakeDevices
-	}
-	o.Diff = append(slices.Clip(o.Diff), v.Diff...)
-	o.Skip = append(slices.Clip(o.Skip), v.Skip...)
-	o.Verify = o.Verify || v.Verify
-	return o
-}
-
-// ParseConfig reads the text that follows "mix:" in a GoMLX configuration: platform, then options,
-// separated by commas. Options: devices=N, plugin=FILE, cache=DIR, nocache, dump=DIR, verify.
-func ParseConfig(config string) (Options, error) {
-	o := Options{Progress: os.Stderr}
-	for i, f := range strings.Split(config, ",") {
-		k, v, _ := strings.Cut(f, "=")
-		switch {
-		case f == "":
-		case i == 0 && (f == plugin.CPU || f == plugin.CUDA):
-			o.Platform = f
-		case k == "devices":
-			n, err := strconv.Atoi(v)
-			if err != nil || n < 1 {
-				return o, fmt.Errorf("lower: configuration %q: devices %q, want a number from 1", config, v)
-			}
-			o.Devices = n
-		case k == "plugin":
-			o.PluginPath = v
-		case k == "cache":
-			o.CacheDir = v
-		case f == "nocache":
-			o.NoCache = true
-		case k == "dump":
-			o.DumpDir = v
-		case f == "verify":
-			o.Verify = true
-		default:
-			return o, fmt.Errorf("lower: configuration %q: unknown option %q, want cpu, cuda, devices=N, plugin=FILE, cache=DIR, nocache, dump=DIR or verify", config, f)
-		}
-	}
-	return o, nil
 }
 
 // Backend runs GoMLX programs through a PJRT client. Its methods are safe for concurrent use.
@@ -122,30 +49,20 @@ type Backend struct {
 
 var _ compute.Backend = (*Backend)(nil)
 
-// New finds or installs the plugin, loads it and makes a client. Finalize ends it.
-func New(o Options) (*Backend, error) {
-	if o.Platform == "" {
-		o.Platform = plugin.CPU
-	}
-	if o.Devices < 0 {
-		return nil, fmt.Errorf("lower: %d devices, want at least 1", o.Devices)
+// New finds or installs the plugin, loads it and makes a client. Finalize ends it. The end of ctx
+// interrupts the installation, nothing later.
+func New(ctx context.Context, o Options) (*Backend, error) {
+	o, err := o.check()
+	if err != nil {
+		return nil, err
 	}
 	b := &Backend{o: o, log: o.Log, dumped: map[string]int{}}
-	if b.log == nil {
-		b.log = slog.Default()
-	}
-	if o.DiffTo == nil {
-		b.o.DiffTo = os.Stderr
-	}
-	for _, name := range slices.Concat(o.Diff, o.Skip) {
-		if _, err := pass.Named(name); err != nil {
-			return nil, fmt.Errorf("lower: %w", err)
-		}
+	if b.cache, err = b.openCache(); err != nil {
+		return nil, err
 	}
 	path := o.PluginPath
 	if path == "" {
-		var err error
-		if path, err = plugin.Ensure(context.Background(), plugin.Options{Platform: o.Platform, Progress: o.Progress}); err != nil {
+		if path, err = plugin.Ensure(ctx, plugin.Options{Platform: o.Platform, Progress: o.Progress}); err != nil {
 			return nil, fmt.Errorf("lower: %w", err)
 		}
 	}
@@ -157,21 +74,29 @@ func New(o Options) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lower: %w", err)
 	}
-	co := pjrt.ClientOptions{}
-	if o.Platform == plugin.CPU {
-		co.Options = map[string]any{"cpu_device_count": max(o.Devices, 1)}
-	}
-	if b.client, err = p.NewClient(co); err != nil {
+	if b.client, err = p.NewClient(pjrt.ClientOptions{Options: o.client()}); err != nil {
 		return nil, fmt.Errorf("lower: %w", err)
 	}
 	b.devices = b.client.Devices()
 	b.version = fingerprint + " " + b.devices[0].Kind
-	if !o.NoCache {
-		if b.cache, err = openCache(o.CacheDir, o.CacheBytes); err != nil {
-			b.log.Warn("compiled programs are not kept", "reason", err)
-		}
-	}
 	return b, nil
+}
+
+// openCache makes the folder of compiled programs, nil for none. Only a folder that was asked for
+// must be there.
+func (b *Backend) openCache() (*cache, error) {
+	if b.o.NoCache {
+		return nil, nil
+	}
+	c, err := openCache(b.o.CacheDir, b.o.CacheBytes)
+	if err == nil {
+		return c, nil
+	}
+	if b.o.CacheDir != "" {
+		return nil, fmt.Errorf("lower: cache of compiled programs: %w", err)
+	}
+	b.log.Warn("compiled programs are not kept", "reason", err)
+	return nil, nil
 }
 
 // Name is BackendName.
@@ -186,7 +111,7 @@ func (b *Backend) Description() string {
 	return fmt.Sprintf("%s: %d × %s (%s)", BackendName, len(b.devices), name, version)
 }
 
-// Platform is "cpu" or "cuda".
+// Platform is one of target.Platforms.
 func (b *Backend) Platform() string { return b.o.Platform }
 
 // NumDevices counts the devices of this process.

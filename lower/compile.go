@@ -123,7 +123,6 @@ func (b *Backend) compileOptions(t *trace.Builder, o ProgramOptions) (copts []by
 type Stats struct {
 	Compile   time.Duration // in XLA, or reading it from the cache
 	FromCache bool
-	Text      string // the StableHLO that was compiled
 }
 
 // load compiles text, or takes the result from the cache.
@@ -133,7 +132,7 @@ func (b *Backend) load(name, text string, copts []byte) (*pjrt.LoadedExecutable,
 	if stored := b.cache.get(key); stored != nil {
 		l, err := b.client.Deserialize(stored, nil)
 		if err == nil {
-			return l, Stats{time.Since(start), true, text}, nil
+			return l, Stats{time.Since(start), true}, nil
 		}
 		b.log.Debug("a stored program does not load and is compiled again", "program", name, "error", err)
 	}
@@ -141,7 +140,7 @@ func (b *Backend) load(name, text string, copts []byte) (*pjrt.LoadedExecutable,
 	if err != nil {
 		return nil, Stats{}, fmt.Errorf("lower: program %q does not compile: %w", name, err)
 	}
-	stats := Stats{time.Since(start), false, text}
+	stats := Stats{time.Since(start), false}
 	if b.cache != nil {
 		if err := b.store(key, l); err != nil {
 			b.log.Debug("a compiled program is not kept", "program", name, "error", err)

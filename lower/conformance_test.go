@@ -61,7 +61,7 @@ func TestEveryOperationIsThereOrExcluded(t *testing.T) {
 // testBackend is a CPU backend of two devices without a cache that ends with the test.
 func testBackend(t testing.TB) *Backend {
 	t.Helper()
-	b, err := New(Options{Devices: 2, NoCache: true, Verify: true, Progress: os.Stderr})
+	b, err := New(t.Context(), Options{Devices: 2, NoCache: true, Verify: true, Progress: os.Stderr})
 	if err != nil {
 		t.Fatalf("no CPU plugin, and none can be installed: %v", err)
 	}

@@ -47,7 +47,8 @@ func newExecutable(b *Backend, t *trace.Builder, l *pjrt.LoadedExecutable, alias
 	return e, nil
 }
 
-// Finalize frees the program. Runs already started are not disturbed.
+// Finalize frees the code on the device: a later run is an error. Runs already started are not
+// disturbed. Twice does nothing.
 func (e *Executable) Finalize() {
 	if err := e.l.Destroy(); err != nil {
 		e.be.log.Warn("destroying a program", "program", e.name, "error", err)

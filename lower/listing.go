@@ -3,7 +3,6 @@ package lower
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"mix/lower/trace"
 
@@ -20,12 +19,13 @@ type Lowerer struct{ b *Backend }
 
 var _ compute.Backend = (*Lowerer)(nil)
 
-// NewLowerer lowers for o.Platform with o's passes and dumps.
-func NewLowerer(o Options) *Lowerer {
-	if o.Platform == "" {
-		o.Platform = "cpu"
+// NewLowerer lowers for o.Platform with o's passes, dumps and diffs. It refuses what New does.
+func NewLowerer(o Options) (*Lowerer, error) {
+	o, err := o.check()
+	if err != nil {
+		return nil, err
 	}
-	return &Lowerer{&Backend{o: o, log: slog.Default(), dumped: map[string]int{}}}
+	return &Lowerer{&Backend{o: o, log: o.Log, dumped: map[string]int{}}}, nil
 }
 
 // With is the backend for programs with options, as Backend.With.

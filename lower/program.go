@@ -102,6 +102,7 @@ func (p *Program) Bind(i int, b *Buffer) error {
 	}
 	p.bound[i] = b
 	p.relist()
+	p.forget()
 	return nil
 }
 
@@ -114,6 +115,7 @@ func (p *Program) donated(i int) bool { return p.e.aliases != nil && p.e.aliases
 func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.forget()
 	if len(args) != len(p.free) {
 		return nil, fmt.Errorf("lower: program %q is given %d arguments, want %d", p.e.name, len(args), len(p.free))
 	}
@@ -132,9 +134,7 @@ func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 		return nil, fmt.Errorf("lower: program %q: %w", p.e.name, err)
 	}
 	for k, b := range args {
-		i := p.free[k]
-		p.args[i] = nil
-		if p.donated(i) {
+		if i := p.free[k]; p.donated(i) {
 			if err := b.Finalize(); err != nil {
 				return nil, fmt.Errorf("lower: program %q: donated input %d: %w", p.e.name, i, err)
 			}
@@ -149,6 +149,17 @@ func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 	}
 	return results, nil
 }
+
+// forget lets go of the arguments of a run.
+func (p *Program) forget() {
+	for _, i := range p.free {
+		p.args[i] = nil
+	}
+}
+
+// Finalize frees the code on the device, for all programs of the executable: a later Run is an error.
+// Runs already started and bound buffers are not disturbed. Twice does nothing.
+func (p *Program) Finalize() { p.e.Finalize() }
 
 // Stats tells how the program came about.
 func (p *Program) Stats() Stats { return p.e.stats }

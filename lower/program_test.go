@@ -74,6 +74,51 @@ func TestBoundArguments(t *testing.T) {
 	require.ErrorContains(t, err, "1 arguments, want 2")
 }
 
+// TestFinalizedProgram frees the code under a program and another of the same executable.
+func TestFinalizedProgram(t *testing.T) {
+	b := testBackend(t)
+	p := compiled(t, b, "over", ProgramOptions{}, func(g *gx.Graph) []*gx.Node { return []*gx.Node{gx.Neg(gx.Parameter(g, "x", f32(2)))} })
+	q, err := ProgramOf(p.e)
+	require.NoError(t, err)
+	x := upload(t, b, []float32{1, 2}, 2)
+	outs, err := p.Run(x)
+	require.NoError(t, err)
+	p.Finalize()
+	p.Finalize()
+	require.Equal(t, []float32{-1, -2}, floats(t, outs[0]), "a run that was started")
+	for _, gone := range []*Program{p, q} {
+		_, err = gone.Run(x)
+		require.ErrorContains(t, err, `program "over"`)
+		require.ErrorContains(t, err, "used after Destroy")
+	}
+	_, err = p.e.Execute([]compute.Buffer{x}, nil, 0)
+	require.ErrorContains(t, err, `program "over"`)
+	require.NoError(t, x.Wait(), "its buffers stay")
+}
+
+// TestRunLetsGoOfItsArguments makes runs fail at every step: what was looked at is not kept alive.
+func TestRunLetsGoOfItsArguments(t *testing.T) {
+	b := testBackend(t)
+	p := compiled(t, b, "two", ProgramOptions{}, func(g *gx.Graph) []*gx.Node {
+		return []*gx.Node{gx.Add(gx.Parameter(g, "x", f32(2)), gx.Parameter(g, "y", f32(2)))}
+	})
+	x := upload(t, b, []float32{1, 2}, 2)
+	_, err := p.Run(x, nil)
+	require.ErrorContains(t, err, "input 1 (y) is nil")
+	require.Nil(t, p.args[0])
+	_, err = p.Run(x, upload(t, b, []float32{1}, 1))
+	require.ErrorContains(t, err, "input 1 (y) is (Float32)[1]")
+	require.Nil(t, p.args[0])
+	require.NoError(t, p.Bind(0, x))
+	p.Finalize()
+	_, err = p.Run(x)
+	require.Error(t, err)
+	require.NotNil(t, p.args[0], "bound")
+	require.Nil(t, p.args[1])
+	require.NoError(t, p.Bind(0, nil))
+	require.Nil(t, p.args[0])
+}
+
 func TestRefusedDonations(t *testing.T) {
 	b := testBackend(t)
 	for _, tt := range []struct {
@@ -172,7 +217,7 @@ func TestAdoptedMemoryIsNotCopied(t *testing.T) {
 func TestCompiledProgramsAreKept(t *testing.T) {
 	dir := t.TempDir()
 	run := func() bool {
-		b, err := New(Options{CacheDir: dir, Verify: true, Progress: os.Stderr})
+		b, err := New(t.Context(), Options{CacheDir: dir, Verify: true, Progress: os.Stderr})
 		require.NoError(t, err)
 		defer b.Finalize()
 		p := compiled(t, b, "kept", ProgramOptions{Donate: map[string]int{"cache": 1}}, update)
@@ -213,7 +258,7 @@ func TestErrorsNameTheModule(t *testing.T) {
 			if tt.dump != "" {
 				o.DumpDir = filepath.Join(t.TempDir(), tt.dump)
 			}
-			b, err := New(o)
+			b, err := New(t.Context(), o)
 			require.NoError(t, err)
 			defer b.Finalize()
 			_, err = compileGraph(b, "refused/program", ProgramOptions{Overrides: map[string]any{"no_such_xla_option": true}}, update)

@@ -24,7 +24,7 @@ import (
 // cpu is a CPU backend without a cache that ends with the test.
 func cpu(t testing.TB) *lower.Backend {
 	t.Helper()
-	b, err := lower.New(lower.Options{NoCache: true, Verify: true, Progress: os.Stderr})
+	b, err := lower.New(t.Context(), lower.Options{NoCache: true, Verify: true, Progress: os.Stderr})
 	if err != nil {
 		t.Fatalf("no CPU plugin, and none can be installed: %v", err)
 	}
@@ -321,7 +321,8 @@ func TestGoldenCases(t *testing.T) {
 
 // TestStackedProgramsDoNotGrowWithDepth compares what is given to XLA for 4 and for 32 layers.
 func TestStackedProgramsDoNotGrowWithDepth(t *testing.T) {
-	b := cpu(t)
+	b, err := lower.NewLowerer(lower.Options{Verify: true})
+	require.NoError(t, err)
 	programs := map[string]func(c graph.Config, g *gx.Graph, w graph.Weights, tokens *gx.Node) []*gx.Node{
 		"forward": func(c graph.Config, _ *gx.Graph, w graph.Weights, tokens *gx.Node) []*gx.Node {
 			r := graph.Run(c, w, graph.Inputs{Tokens: tokens}, nil, graph.KeepAll)
@@ -347,9 +348,9 @@ func TestStackedProgramsDoNotGrowWithDepth(t *testing.T) {
 				g := gx.NewGraph(b, name)
 				w := graph.Declare(g, c, graph.Stacked, dtypes.Float32)
 				require.NoError(t, g.Compile(program(c, g, w, gx.Parameter(g, "tokens", shapes.Make(dtypes.Int32, 1, 4)))...))
-				p, err := lower.ProgramOf(g.Executable())
+				l, err := lower.ListingOf(g.Executable())
 				require.NoError(t, err)
-				return strings.Count(p.Stats().Text, "\n")
+				return strings.Count(l.Text, "\n")
 			}
 			four := ops(4)
 			require.Greater(t, four, 100)

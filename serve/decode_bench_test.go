@@ -16,7 +16,7 @@ import (
 
 // demoEngine is the embedded model on the CPU.
 func demoEngine(b testing.TB, dtype dtypes.DType) *Engine {
-	be, err := lower.New(lower.Options{Platform: "cpu"})
+	be, err := lower.New(b.Context(), lower.Options{Platform: "cpu", Verify: true})
 	require.NoError(b, err)
 	b.Cleanup(be.Finalize)
 	cfg, err := graph.ParseConfig(demo.Config())

@@ -19,7 +19,7 @@ import (
 // backend is one CPU backend for all tests of the package; its plugin is installed where it is missing.
 func backend(t testing.TB) *lower.Backend {
 	t.Helper()
-	be, err := lower.New(lower.Options{Platform: "cpu", CacheDir: t.TempDir()})
+	be, err := lower.New(t.Context(), lower.Options{Platform: "cpu", CacheDir: t.TempDir(), Verify: true})
 	require.NoError(t, err)
 	t.Cleanup(be.Finalize)
 	return be

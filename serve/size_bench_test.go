@@ -64,7 +64,7 @@ func BenchmarkSizes(b *testing.B) {
 }
 
 func benchmarkSize(b *testing.B, c graph.Config, dtype dtypes.DType) {
-	be, err := lower.New(lower.Options{Platform: "cpu"})
+	be, err := lower.New(b.Context(), lower.Options{Platform: "cpu"})
 	require.NoError(b, err)
 	defer be.Finalize()
 	e, err := New(context.Background(), be, c, &noise{1}, Options{DType: dtype})
@@ -98,7 +98,7 @@ func BenchmarkCompile(b *testing.B) {
 	for _, layout := range []string{"stacked", "per-matrix"} {
 		for _, layers := range []int{2, 8, 32} {
 			b.Run(fmt.Sprintf("%s/%d-layers", layout, layers), func(b *testing.B) {
-				be, err := lower.New(lower.Options{Platform: "cpu", NoCache: true})
+				be, err := lower.New(b.Context(), lower.Options{Platform: "cpu", NoCache: true})
 				require.NoError(b, err)
 				defer be.Finalize()
 				c := sizes["small"]

@@ -48,7 +48,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	be, err := c.Device.Open(streams.Err)
+	be, err := c.Device.Open(ctx, streams.Err)
 	if err != nil {
 		return err
 	}

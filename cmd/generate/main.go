@@ -53,7 +53,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if n := len(prompt); n >= model.Config.Context {
 		return fmt.Errorf("%w: %d tokens, want at most %d", serve.ErrTooLong, n, model.Config.Context-1)
 	}
-	be, err := c.Device.Open(streams.Err)
+	be, err := c.Device.Open(ctx, streams.Err)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"mix/internal/cli"
 	"mix/lower/ir"
 	"mix/lower/pass"
+	"mix/lower/target"
 )
 
 type command struct {
@@ -78,4 +79,4 @@ func main() {
 	cli.Main(new(command), "opt", "Run passes of the compiler on IR text.", platforms)
 }
 
-var platforms = kong.Vars{"platforms": strings.Join(pass.Platforms, ",")}
+var platforms = kong.Vars{"platforms": strings.Join(target.Platforms(), ",")}

@@ -17,7 +17,7 @@ func Benchmark(b *testing.B) {
 	var err error
 	switch name := os.Getenv("BENCH_BACKEND"); name {
 	case "mix":
-		be, err = lower.New(lower.Options{PluginPath: os.Getenv("BENCH_PLUGIN"), NoCache: true})
+		be, err = lower.New(b.Context(), lower.Options{PluginPath: os.Getenv("BENCH_PLUGIN"), NoCache: true})
 	case "xla":
 		be, err = xla.New("cpu")
 	default:

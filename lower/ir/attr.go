@@ -73,18 +73,6 @@ func Ints(vs ...int) Attr {
 	return Attr("array<i64: " + join(vs) + ">")
 }
 
-// Bools makes an array of i1.
-func Bools(vs ...bool) Attr {
-	if len(vs) == 0 {
-		return "array<i1>"
-	}
-	s := make([]string, len(vs))
-	for i, v := range vs {
-		s[i] = strconv.FormatBool(v)
-	}
-	return Attr("array<i1: " + strings.Join(s, ", ") + ">")
-}
-
 // Symbol makes a reference to a function.
 func Symbol(name string) Attr { return Attr("@" + symbol(name)) }
 
@@ -101,13 +89,6 @@ func List(as ...Attr) Attr {
 func (a Attr) Text() (string, bool) {
 	s, err := unquote(string(a))
 	return s, err == nil
-}
-
-// Int reads an integer attribute of any width.
-func (a Attr) Int() (int, bool) {
-	s, _, _ := strings.Cut(string(a), " :")
-	v, err := strconv.Atoi(s)
-	return v, err == nil
 }
 
 // Ints reads an array of integers.
@@ -137,6 +118,9 @@ func (a Attr) Field(name string) ([]int, bool) {
 	list, _, closed := strings.Cut(s, "]")
 	if !found || !closed {
 		return nil, false
+	}
+	if strings.TrimSpace(list) == "" {
+		return []int{}, true
 	}
 	return (Attr("array<i64: " + list + ">")).Ints()
 }

@@ -47,11 +47,8 @@ func (b Builder) Unary(name string, x *Value) *Value { return b.Emit(name, nil, 
 // Binary is an elementwise operation of two equal types, e.g. "maximum".
 func (b Builder) Binary(name string, x, y *Value) *Value { return b.Emit(name, nil, x.Type, x, y) }
 
-// Add, Sub, Mul and Div are the arithmetic of two equal types.
+// Add is x + y, element by element.
 func (b Builder) Add(x, y *Value) *Value { return b.Binary("add", x, y) }
-
-// Sub is x - y.
-func (b Builder) Sub(x, y *Value) *Value { return b.Binary("subtract", x, y) }
 
 // Mul is x · y, element by element.
 func (b Builder) Mul(x, y *Value) *Value { return b.Binary("multiply", x, y) }
@@ -65,9 +62,6 @@ func (b Builder) Compare(direction string, x, y *Value) *Value {
 	attr := Attr("#stablehlo<comparison_direction " + direction + ">")
 	return b.Emit("compare", Attrs{"comparison_direction": attr}, Tensor("i1", dims...), x, y)
 }
-
-// Select is x where cond holds, else y.
-func (b Builder) Select(cond, x, y *Value) *Value { return b.Emit("select", nil, x.Type, cond, x, y) }
 
 // Convert changes the element type; x itself if it has it already.
 func (b Builder) Convert(x *Value, elem string) *Value {
@@ -133,8 +127,8 @@ func (b Builder) Dot(x *Value, i int, y *Value, j int, elem string) *Value {
 	var dims []int
 	dims = append(append(dims, xd[:i]...), xd[i+1:]...)
 	dims = append(append(dims, yd[:j]...), yd[j+1:]...)
-	numbers := fmt.Sprintf("#stablehlo.dot<lhs_contracting_dimensions = [%d], rhs_contracting_dimensions = [%d]>", i, j)
-	return b.Emit("dot_general", Attrs{"dot_dimension_numbers": Attr(numbers)}, Tensor(elem, dims...), x, y)
+	numbers := Dot{LeftContracted: []int{i}, RightContracted: []int{j}}.Attr()
+	return b.Emit("dot_general", Attrs{"dot_dimension_numbers": numbers}, Tensor(elem, dims...), x, y)
 }
 
 // Rows gathers x[rows[r], …], whole slices along the first axis, by an i32 vector. Rows beyond the

@@ -212,8 +212,6 @@ func transposeRule(op *Op) error {
 	return nil
 }
 
-func dotRule(op *Op) error { return arity(op, 2, 1) }
-
 func dynamicSliceRule(op *Op) error {
 	if len(op.Operands) == 0 || len(op.Results) != 1 {
 		return arity(op, 1, 1)

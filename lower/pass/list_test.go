@@ -81,7 +81,7 @@ func TestRunReportsAndNames(t *testing.T) {
 	_, err = Run(module(), ctx, []Pass{broken}, Hooks{})
 	require.EqualError(t, err, "pass broken: no")
 	_, err = Run(module(), Context{Platform: "tpu"}, nil, Hooks{})
-	require.EqualError(t, err, `pass: platform "tpu", wanted one of cpu, cuda, host`)
+	require.EqualError(t, err, `pass: platform "tpu" is unknown, want one of cpu, cuda`)
 	_, err = Run(module(), Context{Platform: "cpu", Skip: []string{"attentoin"}}, nil, Hooks{})
 	require.ErrorContains(t, err, `skip: pass: no pass "attentoin", known are constrain, routed_experts, one_row, dce`)
 
@@ -104,6 +104,19 @@ func TestRoutedExpertsRefuses(t *testing.T) {
 		{"weights of another size", func(op *ir.Op) { op.Operands[2] = op.Operands[3] }, "weights tensor<3x2xf32>, wanted the sizes of chosen"},
 		{"down for up", func(op *ir.Op) { op.Operands[5] = op.Operands[7] }, "up of expert 0 is tensor<2x3xf32>, wanted [3 2]"},
 		{"a wrong number of experts", func(op *ir.Op) { op.Attrs["composite_attributes"] = `{experts = "3"}` }, `attribute experts is "3", the operands hold 2`},
+		{"integers for x", func(op *ir.Op) { op.Operands[0] = op.Operands[1] }, "operand tensor<1x1xi32>, wanted a tensor of floats"},
+		{"no tokens", func(op *ir.Op) {
+			for i, typ := range []ir.Type{"tensor<0x2xf32>", "tensor<0x1xi32>", "tensor<0x1xf32>"} {
+				op.Operands[i] = &ir.Value{Type: typ}
+			}
+			op.Results[0].Type = "tensor<0x2xf32>"
+		}, "size 0, wanted 1 to"},
+		{"more rows than i32 counts", func(op *ir.Op) {
+			for i, typ := range []ir.Type{"tensor<9000000000000000000x2xf32>", "tensor<9000000000000000000x1xi32>", "tensor<9000000000000000000x1xf32>"} {
+				op.Operands[i] = &ir.Value{Type: typ}
+			}
+			op.Results[0].Type = "tensor<9000000000000000000x2xf32>"
+		}, "size 9000000000000000000, wanted 1 to"},
 		{"another result", func(op *ir.Op) { op.Results[0].Type = "tensor<1x2xbf16>" }, "result tensor<1x2xbf16>, wanted the type of x"},
 	}
 	for _, test := range tests {

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"mix/lower/ir"
+	"mix/lower/target"
 )
 
 // Pass is one rewrite of a module, which it leaves valid.
@@ -26,13 +26,10 @@ type After struct{ Pass, Why string }
 
 // Context is what passes know of the target.
 type Context struct {
-	Platform string   // "cpu", "cuda" or "host"
+	Platform string   // one of target.Platforms
 	Devices  int      // in the mesh; 0 is one
 	Skip     []string // names of passes that do not run
 }
-
-// Platforms lists the values of Context.Platform.
-var Platforms = []string{"cpu", "cuda", "host"}
 
 // Hooks watch a run.
 type Hooks struct {
@@ -86,8 +83,8 @@ func Run(m *ir.Module, ctx Context, passes []Pass, hooks Hooks) (changed []strin
 }
 
 func (c Context) check() error {
-	if !slices.Contains(Platforms, c.Platform) {
-		return fmt.Errorf("pass: platform %q, wanted one of %s", c.Platform, strings.Join(Platforms, ", "))
+	if _, err := target.Lookup(c.Platform); err != nil {
+		return fmt.Errorf("pass: %w", err)
 	}
 	for _, s := range c.Skip {
 		if _, err := Named(s); err != nil {
@@ -104,7 +101,7 @@ type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 // rules holds the fast forms, by composite and platform. A composite without a row is emitted as
 // stablehlo.composite, and XLA inlines its body: that costs speed and never correctness.
 var rules = map[string]map[string]rule{
-	"mix.routed_experts": {"cpu": routedExpertsCPU},
+	"mix.routed_experts": {target.CPU: routedExpertsCPU},
 }
 
 // takeRules replaces every composite called name by its rule for the platform, if there is one.

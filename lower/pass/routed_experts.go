@@ -42,6 +42,11 @@ func readExperts(op *ir.Op) (x experts, err error) {
 		return x, fmt.Errorf("%d operands and %d results, wanted at least 6 and 1", len(op.Operands), len(op.Results))
 	}
 	x.x, x.chosen, x.weights = op.Operands[0], op.Operands[1], op.Operands[2]
+	for _, v := range append([]*ir.Value{x.x}, op.Operands[2:]...) {
+		if elem, _, _ := v.Type.Split(); !floats[elem] {
+			return x, fmt.Errorf("operand %s, wanted a tensor of floats", v.Type)
+		}
+	}
 	var kind string
 	var ok [4]bool
 	var xd, cd, gd []int
@@ -53,9 +58,6 @@ func readExperts(op *ir.Op) (x experts, err error) {
 		return x, fmt.Errorf("x %s and chosen %s, wanted [T, D] and [T, K] of i32", x.x.Type, x.chosen.Type)
 	}
 	x.t, x.d, x.k = xd[0], xd[1], cd[1]
-	if x.t*x.k*x.d == 0 {
-		return x, fmt.Errorf("x %s and chosen %s are empty", x.x.Type, x.chosen.Type)
-	}
 	matrices := op.Operands[3:]
 	x.stacked = len(gd) == 3
 	if n := len(matrices); x.stacked && n != 3 || n%3 != 0 {
@@ -75,13 +77,29 @@ func readExperts(op *ir.Op) (x experts, err error) {
 	return x, x.check(op)
 }
 
+const (
+	maxChoices = 64      // a token, whose choices are written out one by one
+	maxSize    = 1 << 30 // of an axis, and rows: they are counted in i32
+)
+
+// floats are the types that values may have.
+var floats = map[string]bool{"f16": true, "bf16": true, "f32": true, "f64": true}
+
 // check holds weights, matrices, result and attributes to the sizes read.
 func (x experts) check(op *ir.Op) error {
 	if got, _ := op.Attrs["composite_attributes"].Entry("experts"); got != "" && got != ir.String(strconv.Itoa(x.e)) {
 		return fmt.Errorf("attribute experts is %s, the operands hold %d", got, x.e)
 	}
-	if x.k > x.e {
-		return fmt.Errorf("%d experts a token of %d experts", x.k, x.e)
+	if x.k > x.e || x.k > maxChoices {
+		return fmt.Errorf("%d experts a token of %d experts, wanted at most all of them and %d", x.k, x.e, maxChoices)
+	}
+	for _, n := range []int{x.t, x.k, x.d, x.e, x.f} {
+		if n < 1 || n > maxSize {
+			return fmt.Errorf("x %s, chosen %s, gate %s: size %d, wanted 1 to %d", x.x.Type, x.chosen.Type, x.gate[0].Type, n, maxSize)
+		}
+	}
+	if r := x.t * x.k; r > maxSize {
+		return fmt.Errorf("chosen %s: %d rows, wanted at most %d", x.chosen.Type, r, maxSize)
 	}
 	if t := op.Results[0].Type; t != x.x.Type {
 		return fmt.Errorf("result %s, wanted the type of x, %s", t, x.x.Type)

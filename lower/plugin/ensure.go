@@ -42,13 +42,6 @@ func Ensure(ctx context.Context, o Options) (string, error) {
 	if o.Platform == "" {
 		o.Platform = CPU
 	}
-	if o.CacheDir == "" {
-		dir, err := CacheDir()
-		if err != nil {
-			return "", err
-		}
-		o.CacheDir = dir
-	}
 	path, err := o.find()
 	if !errors.Is(err, ErrNotFound) {
 		return path, err
@@ -59,6 +52,13 @@ func Ensure(ctx context.Context, o Options) (string, error) {
 	w, ok := o.pinned()
 	if !ok && o.Platform != CPU {
 		return "", fmt.Errorf("plugin: %w: %s on %s/%s", ErrPlatform, o.Platform, runtime.GOOS, runtime.GOARCH)
+	}
+	if o.CacheDir == "" {
+		dir, none := CacheDir()
+		if none != nil {
+			return "", err // which says so
+		}
+		o.CacheDir = dir
 	}
 	if !ok {
 		return o.goxla(ctx)
@@ -76,7 +76,16 @@ func (o Options) pinned() (wheel, bool) {
 	return pinned(o.Platform)
 }
 
+// find looks in the cache folder, and unless a test has a wheel of its own, elsewhere before.
 func (o Options) find() (string, error) {
+	if o.wheel == nil && o.CacheDir == "" {
+		dir, none := CacheDir()
+		path, err := find(o.Platform, dir)
+		if errors.Is(err, ErrNotFound) && none != nil {
+			err = fmt.Errorf("%w; %w", err, none)
+		}
+		return path, err
+	}
 	if o.wheel == nil {
 		return find(o.Platform, o.CacheDir)
 	}

@@ -19,15 +19,11 @@ const PathEnv = "PJRT_PLUGIN_LIBRARY_PATH"
 // It searches, in this order, the entries of $PJRT_PLUGIN_LIBRARY_PATH (plugin files or folders;
 // a Python site-packages folder will do for CUDA), go-xla's default folders, and CacheDir. A
 // plugin in the cache counts only if it is complete. It fails with ErrNotFound, naming every
-// place searched, and if an entry of the variable names a plugin file that is not there.
-func Find(platform string) (string, error) {
-	cache, err := CacheDir()
-	if err != nil {
-		return "", err
-	}
-	return find(platform, cache)
-}
+// place searched, and if an entry of the variable names a plugin file that is not there. Without a cache
+// folder the other places are searched.
+func Find(platform string) (string, error) { return Options{Platform: platform}.find() }
 
+// find looks for the plugin of a platform; cache is "" where there is no such folder.
 func find(platform, cache string) (string, error) {
 	if err := known(platform); err != nil {
 		return "", err
@@ -47,8 +43,10 @@ func find(platform, cache string) (string, error) {
 			return path, nil
 		}
 	}
-	if path := s.cached(cache); path != "" {
-		return path, nil
+	if cache != "" {
+		if path := s.cached(cache); path != "" {
+			return path, nil
+		}
 	}
 	return "", fmt.Errorf("plugin: %w: %s for %s/%s; searched %s", ErrNotFound, platform, runtime.GOOS, runtime.GOARCH, strings.Join(s.places, ", "))
 }

@@ -89,6 +89,42 @@ func TestFindRefuses(t *testing.T) {
 	require.ErrorIs(t, err, ErrPlatform)
 }
 
+// TestWithoutHome has neither a home nor a cache folder: the variable still counts, and errors say what to
+// set.
+func TestWithoutHome(t *testing.T) {
+	root := t.TempDir()
+	name := "pjrt_c_api_cpu_plugin" + suffix()
+	touch(t, root, "a/"+name)
+	setEnv(t, root, "a")
+	for _, v := range []string{"HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(v, "")
+	}
+	if _, err := CacheDir(); err == nil {
+		t.Skip("needs a system whose cache folder depends on the environment alone")
+	}
+	got, err := Find(CPU)
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(root, "a", name), got)
+	got, err = Ensure(t.Context(), Options{})
+	require.NoError(t, err)
+	require.Equal(t, filepath.Join(root, "a", name), got)
+
+	setEnv(t, root, "none")
+	t.Setenv("HOME", "")
+	if _, err := Find(CPU); err == nil {
+		t.Skip("needs a machine without a plugin for everybody")
+	}
+	_, find := Find(CPU)
+	_, ensure := Ensure(t.Context(), Options{})
+	for _, err := range []error{find, ensure} {
+		require.ErrorIs(t, err, ErrNotFound)
+		for _, part := range []string{filepath.Join(root, "none"), "$HOME", "$" + PathEnv} {
+			require.ErrorContains(t, err, part)
+		}
+		require.NotContains(t, err.Error(), "\n")
+	}
+}
+
 func TestFingerprint(t *testing.T) {
 	dir := t.TempDir()
 	touch(t, dir, "x.so")

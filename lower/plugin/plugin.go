@@ -46,7 +46,7 @@ var (
 func CacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("plugin: no cache folder: %w", err)
+		return "", fmt.Errorf("plugin: no cache folder: %w: set one, or $%s to the folder of a plugin", err, PathEnv)
 	}
 	return filepath.Join(dir, "mix", "plugins"), nil
 }

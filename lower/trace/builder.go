@@ -196,7 +196,7 @@ var elements = map[dtypes.DType]string{
 	dtypes.F8E5M2FNUZ: "f8E5M2FNUZ", dtypes.F8E4M3FNUZ: "f8E4M3FNUZ", dtypes.F8E4M3: "f8E4M3", dtypes.F8E3M4: "f8E3M4",
 }
 
-// Type is the MLIR type of a shape; static says that it has one.
+// Type is the MLIR type of a shape. Dtypes that StableHLO lacks and dynamic dimensions are errors.
 func Type(s shapes.Shape) (t ir.Type, err error) {
 	e, ok := elements[s.DType]
 	if !ok {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 
@@ -19,6 +18,7 @@ import (
 	"mix/internal/demo"
 	"mix/internal/knob"
 	"mix/lower"
+	"mix/lower/target"
 	"mix/serve"
 	"mix/sharding/ckpt"
 )
@@ -30,30 +30,38 @@ type Device struct {
 	Cache  string `placeholder:"DIR" help:"Folder of compiled programs. Default: mix/programs in the user's cache folder."`
 }
 
-// Open makes the backend. The plugin is installed where it is missing, with progress on log.
-func (d Device) Open(log io.Writer) (*lower.Backend, error) {
-	if err := cli.OneDevice(d.Mesh); err != nil {
+// Open makes the backend. The plugin is installed where it is missing, with progress on log, until ctx
+// ends.
+func (d Device) Open(ctx context.Context, log io.Writer) (*lower.Backend, error) {
+	o, err := d.options()
+	if err != nil {
 		return nil, err
-	}
-	platform, ordinal, numbered := strings.Cut(d.Device, ":")
-	if platform != "cpu" && platform != "cuda" || numbered && platform == "cpu" {
-		return nil, fmt.Errorf("%w: device %q, want cpu, cuda or cuda:n", cli.ErrUsage, d.Device)
-	}
-	if numbered {
-		if n, err := strconv.Atoi(ordinal); err != nil || n < 0 {
-			return nil, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, d.Device)
-		}
-		// The plugin reads it when it is loaded.
-		if err := os.Setenv("CUDA_VISIBLE_DEVICES", ordinal); err != nil {
-			return nil, err
-		}
 	}
 	knobs, err := knob.Read(slog.Default())
 	if err != nil {
 		return nil, err
 	}
-	o := lower.Options{Platform: platform, CacheDir: d.Cache, Progress: log}
-	return lower.New(o.WithKnobs(knobs))
+	o.Progress = log
+	return lower.New(ctx, o.WithKnobs(knobs))
+}
+
+func (d Device) options() (lower.Options, error) {
+	o := lower.Options{CacheDir: d.Cache}
+	if err := cli.OneDevice(d.Mesh); err != nil {
+		return o, err
+	}
+	platform, ordinal, numbered := strings.Cut(d.Device, ":")
+	if platform != target.CPU && platform != target.CUDA || numbered && platform == target.CPU {
+		return o, fmt.Errorf("%w: device %q, want cpu, cuda or cuda:n", cli.ErrUsage, d.Device)
+	}
+	o.Platform = platform
+	if numbered {
+		var err error
+		if o.Ordinal, err = strconv.Atoi(ordinal); err != nil || o.Ordinal < 0 {
+			return o, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, d.Device)
+		}
+	}
+	return o, nil
 }
 
 // Model says which model runs.

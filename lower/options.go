@@ -1,0 +1,125 @@
+package lower
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mix/internal/knob"
+	"mix/lower/pass"
+	"mix/lower/target"
+)
+
+// Options of a backend. The zero value is the CPU with one device and all defaults.
+type Options struct {
+	Platform   string    // one of target.Platforms; "" is the CPU
+	Devices    int       // CPU devices to make; 0 is 1. Not for CUDA
+	Ordinal    int       // the GPU to use, of those that CUDA_VISIBLE_DEVICES leaves; others are not touched
+	PluginPath string    // the PJRT plugin; "" finds or installs one
+	Progress   io.Writer // shows the installation of a plugin; nil is silent
+
+	CacheDir   string // where compiled programs are kept; "" is mix/programs in the user's cache folder, if there is one
+	CacheBytes int64  // size the cache is kept under; 0 is 4 GiB
+	NoCache    bool   // compile every program anew
+
+	DumpDir string    // write the module after each pass that changed it; "" does not
+	Diff    []string  // passes whose changes are shown
+	DiffTo  io.Writer // where; nil is standard error
+	Skip    []string  // passes to leave out
+	Verify  bool      // check the module after every pass
+
+	Log *slog.Logger // nil is slog.Default()
+}
+
+// WithKnobs is o with the developer switches that are set.
+func (o Options) WithKnobs(v knob.Values) Options {
+	if v.Dump != "" {
+		o.DumpDir = v.Dump
+	}
+	if v.FakeDevices != 0 {
+		o.Devices = v.FakeDevices
+	}
+	o.Diff = append(slices.Clip(o.Diff), v.Diff...)
+	o.Skip = append(slices.Clip(o.Skip), v.Skip...)
+	o.Verify = o.Verify || v.Verify
+	return o
+}
+
+// ParseConfig reads the text that follows "mix:" in a GoMLX configuration: platform, then options,
+// separated by commas. Options: devices=N, ordinal=N, plugin=FILE, cache=DIR, nocache, dump=DIR, verify.
+func ParseConfig(config string) (Options, error) {
+	o := Options{Progress: os.Stderr}
+	for i, f := range strings.Split(config, ",") {
+		k, v, _ := strings.Cut(f, "=")
+		switch {
+		case f == "":
+		case i == 0 && slices.Contains(target.Platforms(), f):
+			o.Platform = f
+		case k == "devices":
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 1 {
+				return o, fmt.Errorf("lower: configuration %q: devices %q, want a number from 1", config, v)
+			}
+			o.Devices = n
+		case k == "ordinal":
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 0 {
+				return o, fmt.Errorf("lower: configuration %q: ordinal %q, want a number from 0", config, v)
+			}
+			o.Ordinal = n
+		case k == "plugin":
+			o.PluginPath = v
+		case k == "cache":
+			o.CacheDir = v
+		case f == "nocache":
+			o.NoCache = true
+		case k == "dump":
+			o.DumpDir = v
+		case f == "verify":
+			o.Verify = true
+		default:
+			return o, fmt.Errorf("lower: configuration %q: unknown option %q, want %s, devices=N, ordinal=N, plugin=FILE, cache=DIR, nocache, dump=DIR or verify", config, f, strings.Join(target.Platforms(), ", "))
+		}
+	}
+	return o, nil
+}
+
+// check refuses what is out of range and fills in defaults.
+func (o Options) check() (Options, error) {
+	if o.Platform == "" {
+		o.Platform = target.CPU
+	}
+	if _, err := target.Lookup(o.Platform); err != nil {
+		return o, fmt.Errorf("lower: %w", err)
+	}
+	switch cpu := o.Platform == target.CPU; {
+	case o.Devices < 0 || o.Devices > 0 && !cpu:
+		return o, fmt.Errorf("lower: %d devices on %s, want at least 1 on the CPU and none elsewhere", o.Devices, o.Platform)
+	case o.Ordinal < 0 || o.Ordinal > 0 && cpu:
+		return o, fmt.Errorf("lower: device %d on %s, want one from 0, and 0 on the CPU", o.Ordinal, o.Platform)
+	}
+	for _, name := range slices.Concat(o.Diff, o.Skip) {
+		if _, err := pass.Named(name); err != nil {
+			return o, fmt.Errorf("lower: %w", err)
+		}
+	}
+	if o.DiffTo == nil {
+		o.DiffTo = os.Stderr
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return o, nil
+}
+
+// client are the options of the PJRT client.
+func (o Options) client() map[string]any {
+	if o.Platform == target.CPU {
+		return map[string]any{"cpu_device_count": max(o.Devices, 1)}
+	}
+	return map[string]any{"visible_devices": []int64{int64(o.Ordinal)}}
+}

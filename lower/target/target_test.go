@@ -1,0 +1,19 @@
+package target
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestLookup(t *testing.T) {
+	require.Equal(t, []string{CPU, CUDA}, Platforms())
+	for _, p := range Platforms() {
+		got, err := Lookup(p)
+		require.NoError(t, err)
+		require.Equal(t, p, got.Platform)
+		require.NotEmpty(t, got.WeightLayout)
+	}
+	_, err := Lookup("host")
+	require.EqualError(t, err, `platform "host" is unknown, want one of cpu, cuda`)
+}
