@@ -46,8 +46,14 @@ type Engine struct {
 	pieces  []axis.Piece
 	weights []*lower.Buffer
 
-	mu       sync.Mutex // held while a program is compiled
-	programs map[string]*lower.Program
+	mu       sync.Mutex
+	programs map[string]*program
+}
+
+// program is compiled by the first who asks for it, while the others wait.
+type program struct {
+	mu sync.Mutex
+	p  *lower.Program // nil until it is compiled
 }
 
 // New loads the weights of a model onto be's first device. Memory beside the weights stays within one
@@ -71,7 +77,7 @@ func New(ctx context.Context, be *lower.Backend, cfg graph.Config, r Reader, o O
 	if !ok {
 		return nil, fmt.Errorf("engine: weight layout %q is unknown", name)
 	}
-	e := &Engine{be: be, cfg: cfg, layout: layout, o: o, pieces: graph.Pieces(cfg, layout, o.DType), programs: map[string]*lower.Program{}}
+	e := &Engine{be: be, cfg: cfg, layout: layout, o: o, pieces: graph.Pieces(cfg, layout, o.DType), programs: map[string]*program{}}
 	if err := e.load(ctx, r); err != nil {
 		e.Close()
 		return nil, err
@@ -82,8 +88,16 @@ func New(ctx context.Context, be *lower.Backend, cfg graph.Config, r Reader, o O
 // Config is the model's.
 func (e *Engine) Config() graph.Config { return e.cfg }
 
-// Close frees the weights. The engine's sessions must be closed.
+// Close frees the programs and the weights. The engine's sessions must be closed, and no call be under way.
 func (e *Engine) Close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range e.programs {
+		if p.p != nil {
+			p.p.Finalize()
+		}
+	}
+	e.programs = map[string]*program{}
 	for _, b := range e.weights {
 		b.Finalize()
 	}

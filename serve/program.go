@@ -15,9 +15,16 @@ import (
 // in place are named by donate.
 func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (p *lower.Program, err error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if p := e.programs[name]; p != nil {
-		return p, nil
+	entry := e.programs[name]
+	if entry == nil {
+		entry = &program{}
+		e.programs[name] = entry
+	}
+	e.mu.Unlock()
+	entry.mu.Lock()
+	defer entry.mu.Unlock()
+	if entry.p != nil {
+		return entry.p, nil
 	}
 	if e.o.Compiling != nil {
 		defer e.o.Compiling(name)()
@@ -41,7 +48,7 @@ func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Gr
 			return nil, err
 		}
 	}
-	e.programs[name] = p
+	entry.p = p
 	return p, nil
 }
 

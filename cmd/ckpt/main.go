@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"mix/cmd/internal/flags"
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/sharding/axis"
@@ -16,12 +17,16 @@ type command struct {
 }
 
 type list struct {
+	flags.Device
 	Dir  string `arg:"" help:"Folder with model.safetensors, or its index and files, and config.json."`
 	JSON bool   `name:"json" help:"Print one JSON object instead of a table."`
 }
 
 // Run checks against the weights that config.json asks for; without a readable one only names are checked.
 func (c *list) Run(streams *cli.IO) error {
+	if _, err := c.Platform(); err != nil { // it runs nothing: the flags are there for scripts
+		return err
+	}
 	var params []axis.Param
 	config, wrong := graph.LoadConfig(c.Dir)
 	if wrong == nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"mix/cmd/internal/flags"
 	"mix/internal/cli"
 	"mix/sharding/ckpt"
 )
@@ -17,7 +18,7 @@ func TestListFindsNothingWrongWithGoodCheckpoints(t *testing.T) {
 	for _, dir := range []string{"a_tiny_f32/checkpoint", "b_bf16_sharded/checkpoint", "c_odd/checkpoint",
 		"d_layouts/checkpoint_hubcfg", "d_layouts/checkpoint_fused"} {
 		var out strings.Builder
-		require.NoError(t, (&list{Dir: golden + dir, JSON: true}).Run(&cli.IO{Out: &out}), dir)
+		require.NoError(t, (&list{Device: flags.Device{Device: "cpu"}, Dir: golden + dir, JSON: true}).Run(&cli.IO{Out: &out}), dir)
 		var r ckpt.Report
 		require.NoError(t, json.Unmarshal([]byte(out.String()), &r))
 		require.NotEmpty(t, r.Tensors)
@@ -27,10 +28,10 @@ func TestListFindsNothingWrongWithGoodCheckpoints(t *testing.T) {
 
 func TestListSaysWhatIsWrong(t *testing.T) {
 	var out strings.Builder
-	err := (&list{Dir: golden + "c_odd"}).Run(&cli.IO{Out: &out}) // the folder above the checkpoint
+	err := (&list{Device: flags.Device{Device: "cpu"}, Dir: golden + "c_odd"}).Run(&cli.IO{Out: &out}) // the folder above the checkpoint
 	require.EqualError(t, err, golden+"c_odd: 2 problems")
 	require.Equal(t, 2, strings.Count(out.String(), "problem: "))
 	require.Contains(t, out.String(), "neither model.safetensors nor model.safetensors.index.json is there")
 	require.Contains(t, out.String(), "config.json")
-	require.Error(t, (&list{Dir: golden + "none"}).Run(&cli.IO{Out: &out}))
+	require.Error(t, (&list{Device: flags.Device{Device: "cpu"}, Dir: golden + "none"}).Run(&cli.IO{Out: &out}))
 }

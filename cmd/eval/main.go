@@ -48,16 +48,11 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	be, err := c.Device.Open(ctx, streams.Err)
+	e, stop, err := model.Start(ctx, c.Device, streams.Err)
 	if err != nil {
 		return err
 	}
-	defer be.Finalize()
-	e, err := model.Engine(ctx, be, streams.Err)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
+	defer stop()
 	r, err := c.score(ctx, e, sequences)
 	if err == nil && c.Greedy > 0 {
 		err = c.continuations(ctx, e, sequences)

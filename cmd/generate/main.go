@@ -53,16 +53,11 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if n := len(prompt); n >= model.Config.Context {
 		return fmt.Errorf("%w: %d tokens, want at most %d", serve.ErrTooLong, n, model.Config.Context-1)
 	}
-	be, err := c.Device.Open(ctx, streams.Err)
+	e, stop, err := model.Start(ctx, c.Device, streams.Err)
 	if err != nil {
 		return err
 	}
-	defer be.Finalize()
-	e, err := model.Engine(ctx, be, streams.Err)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
+	defer stop()
 
 	w := newWriter(streams.Out, model.Stream(prompt, c.Chat), c.Stop)
 	_, t, err := e.Generate(ctx, prompt, c.MaxTokens, sampling, model.Ends(), w.token)

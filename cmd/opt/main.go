@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"mix/cmd/internal/flags"
 	"mix/internal/cli"
 	"mix/lower/ir"
 	"mix/lower/pass"
@@ -16,11 +17,11 @@ import (
 )
 
 type command struct {
+	flags.Device
 	File   string   `arg:"" optional:"" help:"Module in MLIR's generic form. Default: standard input."`
 	Pass   []string `help:"Passes to run, in this order, with commas between; all for the whole list. Default: none, the module is checked and printed."`
 	List   bool     `help:"List the passes in the order the compiler runs them, with the reasons for it."`
-	Target string   `default:"cpu" enum:"${platforms}" help:"Platform to compile for: ${enum}. Default: ${default}."`
-	Mesh   string   `help:"Axes and sizes of the device mesh, as in \"data=1 expert=1\". Only one device is supported. Default: one device."`
+	Target string   `default:"" enum:",${platforms}" help:"Platform to compile for: ${platforms}. Default: that of --device."`
 	Verify bool     `default:"true" negatable:"" help:"Check the module before the first pass and after each that changed it. Default: on."`
 }
 
@@ -29,12 +30,15 @@ func (c *command) Run(streams *cli.IO) error {
 	if c.List {
 		return list(streams.Out)
 	}
-	if err := cli.OneDevice(c.Mesh); err != nil {
+	platform, err := c.Platform()
+	if err != nil {
 		return err
+	}
+	if c.Target != "" {
+		platform = c.Target
 	}
 	passes := pass.All()
 	if len(c.Pass) != 1 || c.Pass[0] != "all" {
-		var err error
 		if passes, err = pass.Named(c.Pass...); err != nil {
 			return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 		}
@@ -56,7 +60,7 @@ func (c *command) Run(streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	if _, err := pass.Run(m, pass.Context{Platform: c.Target}, passes, pass.Hooks{Verify: c.Verify}); err != nil {
+	if _, err := pass.Run(m, pass.Context{Platform: platform}, passes, pass.Hooks{Verify: c.Verify}); err != nil {
 		return err
 	}
 	_, err = io.WriteString(streams.Out, m.String())

@@ -45,6 +45,12 @@ func (d Device) Open(ctx context.Context, log io.Writer) (*lower.Backend, error)
 	return lower.New(ctx, o.WithKnobs(knobs))
 }
 
+// Platform checks the flags and returns the platform, for commands that run nothing.
+func (d Device) Platform() (string, error) {
+	o, err := d.options()
+	return o.Platform, err
+}
+
 func (d Device) options() (lower.Options, error) {
 	o := lower.Options{CacheDir: d.Cache}
 	if err := cli.OneDevice(d.Mesh); err != nil {
@@ -129,10 +135,19 @@ func dtype(name string, c graph.Config) (dtypes.DType, error) {
 	return dtypes.InvalidDType, fmt.Errorf("%w: dtype %q, want f32 or bf16", cli.ErrUsage, name)
 }
 
-// Engine loads the weights onto be and closes the checkpoint, with progress bars on log.
-func (o *Opened) Engine(ctx context.Context, be *lower.Backend, log io.Writer) (*serve.Engine, error) {
+// Start opens the device, loads the weights onto it and closes the checkpoint, with progress on log. stop
+// frees the device.
+func (o *Opened) Start(ctx context.Context, d Device, log io.Writer) (e *serve.Engine, stop func(), err error) {
+	be, err := d.Open(ctx, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, o.Weights.Close())
+	}
 	bars := newBars(log)
-	e, err := serve.New(ctx, be, o.Config, o.Weights, serve.Options{DType: o.DType, Loading: bars.loading, Compiling: bars.compiling})
+	e, err = serve.New(ctx, be, o.Config, o.Weights, serve.Options{DType: o.DType, Loading: bars.loading, Compiling: bars.compiling})
 	bars.done()
-	return e, errors.Join(err, o.Weights.Close())
+	if err = errors.Join(err, o.Weights.Close()); err != nil {
+		be.Finalize()
+		return nil, nil, err
+	}
+	return e, func() { e.Close(); be.Finalize() }, nil
 }
