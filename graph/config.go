@@ -284,8 +284,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%w: head_dim is %d, want an even number for rotary pairs", ErrConfig, c.HeadDim)
 	case c.TopK > c.Experts:
 		return fmt.Errorf("%w: num_experts_per_tok %d is above num_local_experts %d", ErrConfig, c.TopK, c.Experts)
-	case c.Window < 0:
-		return fmt.Errorf("%w: sliding_window is %d, want null or at least 1", ErrConfig, c.Window)
+	case c.Window < 0 || c.Window > 1<<30:
+		return fmt.Errorf("%w: sliding_window is %d, want null or 1 to %d", ErrConfig, c.Window, 1<<30)
 	case !(c.RopeTheta > 0) || math.IsInf(c.RopeTheta, 0):
 		return fmt.Errorf("%w: rope_theta is %g, want a positive number", ErrConfig, c.RopeTheta)
 	case !(c.NormEps > 0) || c.NormEps >= 1:

@@ -128,7 +128,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"text for a number", keys{"hidden_size": "4096"}, "hidden_size is a JSON string, want an integer"},
 		{"a number for a switch", keys{"tie_word_embeddings": 1}, "tie_word_embeddings is a JSON number, want true or false"},
 		{"text for the rotary base", keys{"rope_theta": "1e6"}, "rope_theta is a JSON string, want a number"},
-		{"a negative window", keys{"sliding_window": -4}, "sliding_window is -4, want null or at least 1"},
+		{"a negative window", keys{"sliding_window": -4}, "sliding_window is -4, want null or 1 to 1073741824"},
 		{"no context", keys{"max_position_embeddings": 0}, "max_position_embeddings is 0, want 1 to"},
 		{"a rotary base of zero", keys{"rope_theta": 0}, "rope_theta is 0, want a positive number"},
 		{"a negative rotary base", keys{"rope_theta": -1e6}, "rope_theta is -1e+06, want a positive number"},

@@ -42,6 +42,7 @@ type Backend struct {
 	version string // of the plugin: what compiled programs depend on
 	log     *slog.Logger
 	closed  atomic.Bool
+	unkept  sync.Once // says that programs are not kept
 
 	mu     sync.Mutex
 	dumped map[string]int // programs of each name dumped so far

@@ -64,6 +64,11 @@ func cacheKey(text, plugin string, options []byte) string {
 
 func (c *cache) path(key string) string { return filepath.Join(c.dir, key+cacheSuffix) }
 
+// checksum is of the program and its key, so that an entry under another's name is damaged too.
+func checksum(key string, program []byte) [sha256.Size]byte {
+	return sha256.Sum256(slices.Concat([]byte(key), program))
+}
+
 // get returns the program stored under key, nil if there is none or it is damaged.
 func (c *cache) get(key string) []byte {
 	if c == nil {
@@ -79,7 +84,7 @@ func (c *cache) get(key string) []byte {
 		return nil
 	}
 	sum, body := body[:sha256.Size], body[sha256.Size:]
-	if got := sha256.Sum256(body); !bytes.Equal(sum, got[:]) {
+	if got := checksum(key, body); !bytes.Equal(sum, got[:]) {
 		return nil
 	}
 	now := time.Now()
@@ -93,7 +98,7 @@ func (c *cache) put(key string, program []byte) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(program)
+	sum := checksum(key, program)
 	_, err = f.Write(slices.Concat([]byte(cacheMagic), sum[:], program))
 	if err2 := f.Close(); err == nil {
 		err = err2

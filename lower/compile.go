@@ -143,7 +143,7 @@ func (b *Backend) load(name, text string, copts []byte) (*pjrt.LoadedExecutable,
 	stats := Stats{time.Since(start), false}
 	if b.cache != nil {
 		if err := b.store(key, l); err != nil {
-			b.log.Debug("a compiled program is not kept", "program", name, "error", err)
+			b.unkept.Do(func() { b.log.Warn("compiled programs are not kept and every start compiles again", "error", err) })
 		}
 	}
 	return l, stats, nil

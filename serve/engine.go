@@ -144,6 +144,19 @@ func (e *Engine) upload(r Reader, q axis.Piece) (*lower.Buffer, error) {
 	return b, nil
 }
 
+// emptyCache makes the cache of one sequence.
+func (e *Engine) emptyCache(capacity int) (cache []*lower.Buffer, err error) {
+	for _, s := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity) {
+		b, err := e.zeros(s)
+		if err != nil {
+			free(cache...)
+			return nil, fmt.Errorf("cache of %d positions: %w", capacity, err)
+		}
+		cache = append(cache, b)
+	}
+	return cache, nil
+}
+
 // zeros makes a zero tensor on the device.
 func (e *Engine) zeros(s shapes.Shape) (*lower.Buffer, error) {
 	block, err := e.be.Alloc(int64(s.ByteSize()))

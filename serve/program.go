@@ -94,13 +94,7 @@ func (e *Engine) step(tokens, capacity int, m mode) (*lower.Program, error) {
 		name = fmt.Sprintf("decode_of_%d", capacity)
 	}
 	name += "_" + string(m)
-	n := len(graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity))
-	donate := map[string]int{}
-	for i := range n / 2 {
-		donate[fmt.Sprintf("cache/key[%d]", i)] = stepOutputs + i
-		donate[fmt.Sprintf("cache/value[%d]", i)] = stepOutputs + n/2 + i
-	}
-	return e.compile(name, donate, func(g *gx.Graph, w graph.Weights) []*gx.Node {
+	return e.compile(name, e.donations(capacity, stepOutputs), func(g *gx.Graph, w graph.Weights) []*gx.Node {
 		ids := gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))
 		start := gx.Parameter(g, argStart, shapes.Make(dtypes.Int32))
 		last := gx.Parameter(g, argLast, shapes.Make(dtypes.Int32))
@@ -134,26 +128,60 @@ func (e *Engine) step(tokens, capacity int, m mode) (*lower.Program, error) {
 // stepOutputs counts a step's results before the cache.
 const stepOutputs = 3
 
-// score is the program that computes the logits of whole sequences:
+// score is the program that computes the logits of S tokens of one sequence. With a capacity they come after
+// what is in the cache, which it updates:
 //
-//	tokens [1, S] int32 → logits [1, S, V] float32, then with trace the embedded tokens and the final norm's
-//	output [1, S, D], residual streams, attention and expert outputs [L, 1, S, D], router logits [L, S, E],
-//	weights and choices [L, S, K]
-func (e *Engine) score(tokens int, trace bool) (*lower.Program, error) {
-	name, keep := fmt.Sprintf("score_%d", tokens), graph.KeepNothing
-	if trace {
-		name, keep = name+"_trace", graph.KeepAll
+//	tokens [1, S] int32, start [] int32, cache → logits [S, V] float32, then with trace the embedded tokens and
+//	the final norm's output [S, D], residual streams, attention and expert outputs [L, S, D], router logits
+//	[L, S, E], weights and choices [L, S, K], then the cache
+//
+// Without one, capacity 0, start and cache are absent.
+func (e *Engine) score(tokens, capacity int, trace bool) (*lower.Program, error) {
+	name, keep, results := fmt.Sprintf("score_%d", tokens), graph.KeepNothing, 1
+	if capacity > 0 {
+		name += fmt.Sprintf("_of_%d", capacity)
 	}
-	return e.compile(name, nil, func(g *gx.Graph, w graph.Weights) []*gx.Node {
-		ids := gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))
-		r := graph.Run(e.cfg, w, graph.Inputs{Tokens: ids}, nil, keep)
-		outs := []*gx.Node{graph.Logits(e.cfg, w, r.Hidden)} // [1, S, V]
+	if trace {
+		name, keep, results = name+"_trace", graph.KeepAll, 9
+	}
+	var donate map[string]int
+	if capacity > 0 {
+		donate = e.donations(capacity, results)
+	}
+	return e.compile(name, donate, func(g *gx.Graph, w graph.Weights) []*gx.Node {
+		in := graph.Inputs{Tokens: gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))}
+		var cache *graph.Cache
+		if capacity > 0 {
+			in.Start = gx.Parameter(g, argStart, shapes.Make(dtypes.Int32))
+			cache = graph.DeclareCache(g, e.cfg, e.layout, e.o.DType, 1, capacity)
+		}
+		r := graph.Run(e.cfg, w, in, cache, keep)
+		one := func(n *gx.Node) *gx.Node { return gx.Reshape(n, tokens, -1) }                  // [S, X]
+		layers := func(n *gx.Node) *gx.Node { return gx.Reshape(n, e.cfg.Layers, tokens, -1) } // [L, S, X]
+		outs := []*gx.Node{one(graph.Logits(e.cfg, w, r.Hidden))}
 		if trace {
-			for _, n := range []*gx.Node{r.Embedded, r.Hidden, r.Layers, r.AttnOut, r.MoEOut, r.RouterLogits, r.RouterWeights} {
-				outs = append(outs, gx.ConvertDType(n, dtypes.Float32))
+			outs = append(outs, one(r.Embedded), one(r.Hidden), layers(r.Layers), layers(r.AttnOut), layers(r.MoEOut),
+				r.RouterLogits, r.RouterWeights, r.RouterChosen)
+			for i, n := range outs {
+				if n.DType().IsFloat() {
+					outs[i] = gx.ConvertDType(n, dtypes.Float32)
+				}
 			}
-			outs = append(outs, r.RouterChosen)
+		}
+		if cache != nil {
+			outs = append(outs, r.Cache.Nodes()...)
 		}
 		return outs
 	})
+}
+
+// donations names the cache's parameters with the results that take their place, which come after others.
+func (e *Engine) donations(capacity, others int) map[string]int {
+	n := len(graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity)) / 2
+	donate := map[string]int{}
+	for i := range n {
+		donate[fmt.Sprintf("cache/key[%d]", i)] = others + i
+		donate[fmt.Sprintf("cache/value[%d]", i)] = others + n + i
+	}
+	return donate
 }

@@ -108,3 +108,37 @@ func againstPlainLoops(t *testing.T, e *Engine, m ref.Model) {
 		require.NoError(t, err)
 	}
 }
+
+// TestLongSequencesAreScoredInChunks crosses the chunk's end, with and without a window.
+func TestLongSequencesAreScoredInChunks(t *testing.T) {
+	for _, window := range []int{0, 100} {
+		c := graph.Config{Vocab: 31, Width: 16, Hidden: 12, Layers: 2, Heads: 2, KVHeads: 1, HeadDim: 8, Experts: 3, TopK: 2,
+			Context: 1200, Window: window, RopeTheta: 1e4, NormEps: 1e-5, InitStd: 0.4, BOS: 1, DType: "float32"}
+		e, err := New(context.Background(), backend(t), c, fresh{c}, Options{DType: dtypes.Float32})
+		require.NoError(t, err)
+		defer e.Close()
+		tokens := make([]int32, 700)
+		for i := range tokens {
+			tokens[i] = int32((i*i*7 + 3) % c.Vocab)
+		}
+		logits, traces := plain(t, c).Forward(tokens, 0, nil)
+		s, err := e.ScoreTrace(context.Background(), tokens)
+		require.NoError(t, err)
+		require.Equal(t, []int{len(tokens), c.Vocab}, s.Logits.Dims)
+		require.Equal(t, []int{len(tokens), c.Width}, s.Trace.FinalNorm.Dims)
+		require.Len(t, s.Trace.RouterChosen, c.Layers)
+		for p := range tokens {
+			for i, want := range logits[p] {
+				require.InDelta(t, want, s.Logits.Floats[p*c.Vocab+i], logitsTolerance, "window %d, position %d", window, p)
+			}
+			for l, tr := range traces {
+				for i, want := range tr.Hidden[p] {
+					require.InDelta(t, want, s.Trace.Layers[l].Floats[p*c.Width+i], logitsTolerance, "window %d, layer %d, position %d", window, l, p)
+				}
+			}
+		}
+		plainly, err := e.Score(context.Background(), tokens)
+		require.NoError(t, err)
+		require.InEpsilon(t, s.Loss, plainly.Loss, lossTolerance)
+	}
+}

@@ -47,9 +47,13 @@ func (e *Engine) ScoreTrace(ctx context.Context, ids []int32) (Score, error) {
 	return e.scored(ctx, ids, true)
 }
 
-// bucket is the length to which a sequence is padded: a power of two, so that few programs serve all.
+// scoreChunk is how many tokens are scored at once. Longer sequences go through a cache, so that memory for
+// attention grows with their length and not with its square.
+const scoreChunk = 512
+
+// bucket is the length to which a short sequence is padded: a power of two, so that few programs serve all.
 // Padding comes last, where nothing before it sees it.
-func (e *Engine) bucket(n int) int {
+func bucket(n int) int {
 	b := 16
 	for b < n {
 		b *= 2
@@ -59,56 +63,114 @@ func (e *Engine) bucket(n int) int {
 
 // PrepareScore compiles what a sequence of n tokens needs, so that scoring it is not held up.
 func (e *Engine) PrepareScore(n int, trace bool) error {
-	_, err := e.score(e.bucket(n), trace)
+	_, err := e.scorer(n, trace)
 	return err
 }
 
-func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (Score, error) {
-	if err := ctx.Err(); err != nil {
-		return Score{}, err
+func (e *Engine) scorer(n int, trace bool) (*lower.Program, error) {
+	if n <= scoreChunk {
+		return e.score(bucket(n), 0, trace)
 	}
-	n := len(ids)
+	return e.score(scoreChunk, e.scoreCapacity(n), trace)
+}
+
+func (e *Engine) scoreCapacity(n int) int { return e.capacityFor(n, scoreChunk) }
+
+func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (s Score, err error) {
 	if err := CheckTokens(e.cfg, ids); err != nil {
-		return Score{}, err
+		return s, err
 	}
-	p, err := e.score(e.bucket(n), trace)
+	p, err := e.scorer(len(ids), trace)
 	if err != nil {
-		return Score{}, err
+		return s, err
 	}
-	padded := make([]int32, e.bucket(n))
-	copy(padded, ids)
-	tokens, err := upload1(e.be, dtypes.Int32, padded, 1, len(padded))
-	if err != nil {
-		return Score{}, err
-	}
-	defer tokens.Finalize()
-	outs, err := p.Run(tokens)
-	if err != nil {
-		return Score{}, err
-	}
-	defer free(outs...)
-	arrays := make([]Array, len(outs))
-	for i, b := range outs {
-		if arrays[i], err = read(b); err != nil {
-			return Score{}, err
+	var cache []*lower.Buffer
+	defer func() { free(cache...) }()
+	size := bucket(len(ids))
+	if len(ids) > scoreChunk {
+		size = scoreChunk
+		if cache, err = e.emptyCache(e.scoreCapacity(len(ids))); err != nil {
+			return s, err
 		}
 	}
-	s := Score{Logits: arrays[0].squeeze().rows(n), Tokens: n - 1}
-	s.Loss = loss(s.Logits, ids)
-	if trace {
-		s.Trace = newTrace(arrays[1:], n)
+	s.Tokens = len(ids) - 1
+	for from := 0; from < len(ids); from += size {
+		if err := ctx.Err(); err != nil {
+			return s, err
+		}
+		part := ids[from:min(from+size, len(ids))]
+		arrays, err := e.scorePart(p, part, from, size, cache)
+		if err != nil {
+			return s, err
+		}
+		s.Logits = s.Logits.append(arrays[0])
+		if trace {
+			s.Trace = s.Trace.append(newTrace(arrays[1:]))
+		}
 	}
+	s.Loss = loss(s.Logits, ids)
 	return s, nil
 }
 
-func newTrace(a []Array, n int) *Trace {
-	tr := &Trace{Embedded: a[0].squeeze().rows(n), FinalNorm: a[1].squeeze().rows(n)}
-	for i, to := range []*[]Array{&tr.Layers, &tr.AttnOut, &tr.MoEOut, &tr.RouterLogits, &tr.RouterWeights, &tr.RouterChosen} {
-		for _, layer := range a[2+i].split() {
-			if len(layer.Dims) == 3 { // [1, S, D]
-				layer = layer.squeeze()
-			}
-			*to = append(*to, layer.rows(n))
+// scorePart runs part, padded to size tokens, and reads the results, without the padding. cache, if any, is
+// replaced by its successor.
+func (e *Engine) scorePart(p *lower.Program, part []int32, from, size int, cache []*lower.Buffer) ([]Array, error) {
+	padded := make([]int32, size)
+	copy(padded, part)
+	tokens, err := upload1(e.be, dtypes.Int32, padded, 1, size)
+	if err != nil {
+		return nil, err
+	}
+	defer tokens.Finalize()
+	args := []*lower.Buffer{tokens}
+	if cache != nil {
+		start, err := upload1(e.be, dtypes.Int32, []int32{int32(from)})
+		if err != nil {
+			return nil, err
+		}
+		defer start.Finalize()
+		args = append(append(args, start), cache...)
+	}
+	outs, err := p.Run(args...)
+	if err != nil {
+		return nil, err
+	}
+	results := outs[:len(outs)-len(cache)]
+	copy(cache, outs[len(results):])
+	defer free(results...)
+	arrays := make([]Array, len(results))
+	for i, b := range results {
+		if arrays[i], err = read(b); err != nil {
+			return nil, err
+		}
+		arrays[i] = arrays[i].cut(len(part))
+	}
+	return arrays, nil
+}
+
+// newTrace sorts a chunk's arrays, in the order of Engine.score's results.
+func newTrace(a []Array) *Trace {
+	tr := &Trace{Embedded: a[0], FinalNorm: a[1]}
+	for i, to := range tr.layers() {
+		*to = a[2+i].split()
+	}
+	return tr
+}
+
+// layers are the parts of a trace that have an array a layer.
+func (tr *Trace) layers() []*[]Array {
+	return []*[]Array{&tr.Layers, &tr.AttnOut, &tr.MoEOut, &tr.RouterLogits, &tr.RouterWeights, &tr.RouterChosen}
+}
+
+// append adds the rows of the next chunk. tr is nil before the first.
+func (tr *Trace) append(next *Trace) *Trace {
+	if tr == nil {
+		return next
+	}
+	tr.Embedded, tr.FinalNorm = tr.Embedded.append(next.Embedded), tr.FinalNorm.append(next.FinalNorm)
+	for i, to := range tr.layers() {
+		for l, more := range *next.layers()[i] {
+			(*to)[l] = (*to)[l].append(more)
 		}
 	}
 	return tr
@@ -151,22 +213,27 @@ func read(b *lower.Buffer) (Array, error) {
 	return Array{}, fmt.Errorf("read of %s, want float32 or int32", shapes.Make(shape.DType, shape.Dimensions...))
 }
 
-// squeeze drops the first axis, of size 1.
-func (a Array) squeeze() Array { return Array{a.Dims[1:], a.Floats, a.Ints} }
-
-// rows keeps the first n of the first axis.
-func (a Array) rows(n int) Array {
-	size := 1
-	for _, d := range a.Dims[1:] {
-		size *= d
+// cut drops the padding: of [S, X] or [L, S, X] it keeps n rows, [n, X] or [L, n, X].
+func (a Array) cut(n int) Array {
+	r := len(a.Dims)
+	size, width := a.Dims[r-2], a.Dims[r-1]
+	out := Array{Dims: append(append([]int{}, a.Dims[:r-2]...), n, width)}
+	for from := 0; from < len(a.Floats); from += size * width {
+		out.Floats = append(out.Floats, a.Floats[from:from+n*width]...)
 	}
-	out := Array{Dims: append([]int{n}, a.Dims[1:]...)}
-	if a.Floats != nil {
-		out.Floats = a.Floats[:n*size]
-	} else {
-		out.Ints = a.Ints[:n*size]
+	for from := 0; from < len(a.Ints); from += size * width {
+		out.Ints = append(out.Ints, a.Ints[from:from+n*width]...)
 	}
 	return out
+}
+
+// append adds rows; the zero Array has none.
+func (a Array) append(b Array) Array {
+	if a.Dims == nil {
+		return b
+	}
+	dims := append([]int{a.Dims[0] + b.Dims[0]}, a.Dims[1:]...)
+	return Array{dims, append(a.Floats, b.Floats...), append(a.Ints, b.Ints...)}
 }
 
 // split cuts the first axis apart.
@@ -176,9 +243,9 @@ func (a Array) split() []Array {
 		n := (len(a.Floats) + len(a.Ints)) / a.Dims[0]
 		out[i] = Array{Dims: a.Dims[1:]}
 		if a.Floats != nil {
-			out[i].Floats = a.Floats[i*n : (i+1)*n]
+			out[i].Floats = a.Floats[i*n : (i+1)*n : (i+1)*n]
 		} else {
-			out[i].Ints = a.Ints[i*n : (i+1)*n]
+			out[i].Ints = a.Ints[i*n : (i+1)*n : (i+1)*n]
 		}
 	}
 	return out

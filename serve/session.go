@@ -112,12 +112,8 @@ func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 	if x.decode, err = e.step(1, x.capacity, m); err != nil {
 		return err
 	}
-	for _, shape := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, x.capacity) {
-		b, err := e.zeros(shape)
-		if err != nil {
-			return fmt.Errorf("cache of %d positions: %w", x.capacity, err)
-		}
-		x.cache = append(x.cache, b)
+	if x.cache, err = e.emptyCache(x.capacity); err != nil {
+		return err
 	}
 	if x.zero, err = upload1(e.be, dtypes.Int32, []int32{0}); err != nil {
 		return err

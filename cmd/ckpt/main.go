@@ -45,7 +45,7 @@ func (c *list) Run(streams *cli.IO) error {
 		err = r.Print(streams.Out)
 	}
 	if err == nil && len(r.Problems) > 0 {
-		err = fmt.Errorf("%s: %d problems", c.Dir, len(r.Problems))
+		err = fmt.Errorf("%s: problems: %d", c.Dir, len(r.Problems))
 	}
 	return err
 }

@@ -29,7 +29,7 @@ func TestListFindsNothingWrongWithGoodCheckpoints(t *testing.T) {
 func TestListSaysWhatIsWrong(t *testing.T) {
 	var out strings.Builder
 	err := (&list{Device: flags.Device{Device: "cpu"}, Dir: golden + "c_odd"}).Run(&cli.IO{Out: &out}) // the folder above the checkpoint
-	require.EqualError(t, err, golden+"c_odd: 2 problems")
+	require.EqualError(t, err, golden+"c_odd: problems: 2")
 	require.Equal(t, 2, strings.Count(out.String(), "problem: "))
 	require.Contains(t, out.String(), "neither model.safetensors nor model.safetensors.index.json is there")
 	require.Contains(t, out.String(), "config.json")

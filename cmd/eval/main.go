@@ -45,6 +45,9 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if err == nil {
 		err = c.check(sequences, model.Config)
 	}
+	if err == nil {
+		err = targets(&c.Logits, &c.Trace, &c.IDs)
+	}
 	if err != nil {
 		return err
 	}

@@ -118,6 +118,11 @@ func TestBadInput(t *testing.T) {
 		{"no room for greedy ids", []string{"--tokens", write("[[" + strings.Repeat("1,", 499) + "1]]"), "--greedy", "32", "--ids", out}, 1, "500 tokens and 32 greedy ones"},
 		{"more than a list", []string{"--tokens", write("[[1]] [[2]]")}, 1, "more follows the list"},
 		{"a context of one", []string{"--text", write("text"), "--context", "1"}, 2, "context is 1"},
+		{"null in a sequence", []string{"--tokens", write("[[1,null]]")}, 1, "token 1 of sequence 0 is null"},
+		{"a fraction", []string{"--tokens", write("[[1,2.5]]")}, 1, "a number 2.5 ends at byte 7"},
+		{"one file for two", []string{"--tokens", write("[[1,2]]"), "--logits", out, "--trace", out}, 2, "would be written twice"},
+		{"a folder in the place of a file", []string{"--tokens", write("[[1,2]]"), "--logits", t.TempDir()}, 1, "a folder is there"},
+		{"a device in the place of a file", []string{"--tokens", write("[[1,2]]"), "--trace", "/dev/null"}, 1, "a device is there"},
 		{"no tokenizer", []string{"--text", write("text")}, 1, "tokenizer"},
 		{"no such folder for the file", []string{"--tokens", write("[[1,2]]"), "--logits", "/does/not/exist/l"}, 1, "/does/not/exist"},
 	} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -41,9 +42,6 @@ func (s *scorer) score(i int, trace bool) (serve.Score, error) {
 	if s.at == i && s.traced == trace {
 		return s.last, nil
 	}
-	if err := s.e.PrepareScore(len(s.sequences[i]), trace); err != nil {
-		return serve.Score{}, fmt.Errorf("sequence %d: %w", i, err)
-	}
 	began := time.Now()
 	run := s.e.Score
 	if trace {
@@ -64,8 +62,21 @@ func (s *scorer) score(i int, trace bool) (serve.Score, error) {
 	return r, nil
 }
 
+// prepare compiles what all sequences need, before any file is begun.
+func (s *scorer) prepare(trace bool) error {
+	for i, ids := range s.sequences {
+		if err := errors.Join(s.ctx.Err(), s.e.PrepareScore(len(ids), trace)); err != nil {
+			return fmt.Errorf("sequence %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
 // all runs every sequence.
 func (s *scorer) all() error {
+	if err := s.prepare(false); err != nil {
+		return err
+	}
 	for i := range s.sequences {
 		if _, err := s.score(i, false); err != nil {
 			return err
@@ -76,6 +87,9 @@ func (s *scorer) all() error {
 
 // writeLogits writes logits.N of every sequence N.
 func (s *scorer) writeLogits(path string) error {
+	if err := s.prepare(false); err != nil {
+		return err
+	}
 	var ts []ckpt.Tensor
 	for i := range s.sequences {
 		ts = append(ts, s.logits(i, false))
@@ -87,6 +101,9 @@ func (s *scorer) writeLogits(path string) error {
 // hidden.layerL.N, attn_out.layerL.N, moe_out.layerL.N, router.logits.layerL.N, router.weights.layerL.N and
 // router.experts.layerL.N.
 func (s *scorer) writeTrace(path string) error {
+	if err := s.prepare(true); err != nil {
+		return err
+	}
 	var ts []ckpt.Tensor
 	c := s.e.Config()
 	for i, ids := range s.sequences {

@@ -14,6 +14,7 @@ import (
 	"mix/graph/token"
 	"mix/internal/cli"
 	"mix/serve"
+	"mix/sharding/ckpt"
 )
 
 // sequences reads what is to be scored, and the size of the text in bytes, 0 where there are only ids.
@@ -41,20 +42,51 @@ func (c *command) check(sequences [][]int32, cfg graph.Config) error {
 	return nil
 }
 
+// targets checks the files that will be written before anything is computed, and follows their links.
+func targets(paths ...*string) (err error) {
+	taken := map[string]bool{}
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		if *p, err = ckpt.Target(*p); err != nil {
+			return err
+		}
+		if taken[*p] {
+			return fmt.Errorf("%w: %s would be written twice", cli.ErrUsage, *p)
+		}
+		taken[*p] = true
+	}
+	return nil
+}
+
 // readTokens reads a list of lists of ids.
 func readTokens(path string) ([][]int32, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	var sequences [][]int32
+	var lists [][]*int32
 	d := json.NewDecoder(bytes.NewReader(b))
-	err = d.Decode(&sequences)
-	if err == nil && d.More() {
+	err = d.Decode(&lists)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		err = fmt.Errorf("a %s ends at byte %d", wrong.Value, wrong.Offset)
+	case err == nil && d.More():
 		err = errors.New("more follows the list")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: want a list of lists of token ids: %v", path, err)
+	}
+	sequences := make([][]int32, len(lists))
+	for i, list := range lists {
+		for j, id := range list {
+			if id == nil {
+				return nil, fmt.Errorf("%s: token %d of sequence %d is null, want an id", path, j, i)
+			}
+			sequences[i] = append(sequences[i], *id)
+		}
 	}
 	if len(sequences) == 0 {
 		return nil, fmt.Errorf("%s: no sequences, want at least one", path)

@@ -61,7 +61,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 
 	w := newWriter(streams.Out, model.Stream(prompt, c.Chat), c.Stop)
 	_, t, err := e.Generate(ctx, prompt, c.MaxTokens, sampling, model.Ends(), w.token)
-	if err := errors.Join(w.finish(), err); err != nil {
+	if err := errors.Join(w.finish(err != nil), err); err != nil {
 		return err
 	}
 	fmt.Fprintf(streams.Err, "prompt %d tokens, %.1f tokens/s; decode %d tokens, %.1f tokens/s\n", t.PromptTokens,

@@ -105,12 +105,13 @@ func TestBadInput(t *testing.T) {
 		{"a key that changes the model", with(`"hidden_act"`, `"logit_cap": 30, "hidden_act"`), nil, 1, "logit_cap = 30"},
 		{"another width", with(`"hidden_size": 160`, `"hidden_size": 128`), nil, 1, "model.embed_tokens.weight"},
 		{"another model", with(`"mixtral"`, `"llama"`), nil, 1, `model_type is "llama"`},
+		{"a window beyond int32", with(`"sliding_window": null`, `"sliding_window": 4294967296`), nil, 1, "sliding_window is 4294967296"},
 		{"a prompt beyond the context", nil, []string{"--prompt", strings.Repeat("word ", 500)}, 1, "want at most 255"},
 		{"invalid UTF-8", nil, []string{"--prompt", "a\xffb"}, 1, "UTF-8"},
 		{"dtype", nil, []string{"--dtype", "int3"}, 2, `dtype "int3"`},
 		{"device", nil, []string{"--device", "tpu"}, 2, `device "tpu"`},
 		{"mesh", nil, []string{"--mesh", "expert=2"}, 1, "expert of 2 devices"},
-		{"temperature", nil, []string{"--temperature=-1"}, 2, "temperature is -1"},
+		{"temperature", nil, []string{"--temperature", "-1"}, 2, "temperature is -1"},
 		{"top-p", nil, []string{"--top-p", "0"}, 2, "top-p is 0"},
 		{"tokens", nil, []string{"--max-tokens", "0"}, 2, "max-tokens is 0"},
 		{"an unknown flag", nil, []string{"--beams", "3"}, 2, "--beams"},
@@ -140,6 +141,7 @@ func TestWriterHoldsBackStops(t *testing.T) {
 		{"over pieces", []string{"bcd"}, []string{"ab", "c", "de"}, "a"},
 		{"begun but not met", []string{"bcd"}, []string{"ab", "c", "x"}, "abcx"},
 		{"begun at the end", []string{"bcd"}, []string{"ab", "c"}, "abc"},
+		{"the earliest of two that overlap", []string{"cd", "bc"}, []string{"abcde"}, "a"},
 		{"the earliest of several", []string{"de", "bc"}, []string{"ab", "cde"}, "a"},
 	} {
 		var out strings.Builder

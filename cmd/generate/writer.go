@@ -18,6 +18,8 @@ type writer struct {
 	held   string
 	ended  bool
 	err    error
+
+	printed bool // anything
 }
 
 func newWriter(out io.Writer, stream *token.Stream, stops []string) *writer {
@@ -30,13 +32,15 @@ func (w *writer) token(id int32) bool {
 	return !w.ended && w.err == nil
 }
 
-// finish prints what is held back, and ends the line.
-func (w *writer) finish() error {
+// finish prints what is held back and ends the line, unless the generation failed before any text.
+func (w *writer) finish(failed bool) error {
 	w.take(w.stream.Flush())
 	if !w.ended {
 		w.print(w.held)
 	}
-	w.print("\n")
+	if w.printed || !failed {
+		w.print("\n")
+	}
 	return w.err
 }
 
@@ -45,11 +49,13 @@ func (w *writer) take(text string) {
 		return
 	}
 	w.held += text
+	end := len(w.held) // the earliest stop text, whichever it is
 	for _, s := range w.stops {
 		if i := strings.Index(w.held, s); s != "" && i >= 0 {
-			w.held, w.ended = w.held[:i], true
+			end, w.ended = min(end, i), true
 		}
 	}
+	w.held = w.held[:end]
 	keep := 0 // the longest end of held that begins a stop text
 	if !w.ended {
 		for _, s := range w.stops {
@@ -65,11 +71,12 @@ func (w *writer) take(text string) {
 }
 
 func (w *writer) print(text string) {
-	if w.err == nil && text != "" {
-		_, w.err = io.WriteString(w.out, text)
+	if w.err != nil || text == "" {
+		return
 	}
-	if w.err != nil {
-		w.err = fmt.Errorf("output: %w", w.err)
+	w.printed = true
+	if _, err := io.WriteString(w.out, text); err != nil {
+		w.err = fmt.Errorf("output: %w", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -28,10 +29,18 @@ type IO struct {
 // ErrUsage is wrapped by errors that a command finds in its own flags: exit code 2.
 var ErrUsage = errors.New("usage")
 
+// grace is how long an interrupted command may take to put things in order.
+const grace = 3 * time.Second
+
 // Main runs a command with the process's arguments and exits.
 func Main(command any, name, description string, options ...kong.Option) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the process at once
+		// XLA compiles and runs without asking whether anybody still waits.
+		time.Sleep(grace)
+		os.Exit(130)
+	})
 	code := Run(ctx, command, name, description, os.Args[1:],
 		IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, options...)
 	stop()
@@ -42,7 +51,7 @@ func Main(command any, name, description string, options ...kong.Option) {
 func Run(ctx context.Context, command any, name, description string, args []string, streams IO, options ...kong.Option) (code int) {
 	exited := -1
 	parser, err := kong.New(command, append(options, kong.Name(name), kong.Description(description),
-		kong.KindMapper(reflect.String, kong.MapperFunc(text)), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { exited = c }),
+		kong.WithHyphenPrefixedParameters(true), kong.KindMapper(reflect.String, kong.MapperFunc(text)), kong.Writers(streams.Out, streams.Err), kong.Exit(func(c int) { exited = c }),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&streams))...)
 	if err != nil {
 		fmt.Fprintf(streams.Err, "%s: %v\n", name, err)

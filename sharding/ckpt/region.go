@@ -58,18 +58,20 @@ func inFolder(dir string) opener {
 }
 
 func openPath(path string) (region, error) {
+	st, err := os.Stat(path) // first: opening a pipe waits for who writes to it
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err != nil {
+	if st, err = f.Stat(); err != nil {
 		f.Close()
 		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("%s: not a regular file", path)
 	}
 	if r, ok := mapFile(f, st.Size()); ok {
 		return r, f.Close() // the mapping outlives the descriptor

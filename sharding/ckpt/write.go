@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -53,8 +55,12 @@ func RawTensor(name string, dtype dtypes.DType, shape []int, data []byte) Tensor
 
 // WriteFile writes a safetensors file. Tensors are laid out and asked for in the given order, wider
 // types first, so that each is aligned to its elements. The file appears under its name when all of it
-// is on the disk, in place of an older one; after an error nothing has changed.
+// is on the disk, in place of an older one, through symbolic links; anything there but a regular file is
+// refused. After an error nothing has changed.
 func WriteFile(path string, tensors []Tensor, metadata map[string]string) (err error) {
+	if path, err = Target(path); err != nil {
+		return err
+	}
 	tensors = slices.Clone(tensors)
 	slices.SortStableFunc(tensors, func(a, b Tensor) int { return cmp.Compare(widthOf(b), widthOf(a)) })
 	header, err := makeHeader(tensors, metadata)
@@ -95,6 +101,40 @@ func WriteFile(path string, tensors []Tensor, metadata map[string]string) (err e
 		return err
 	}
 	return syncFolder(dir)
+}
+
+// Target is the file that writing to path would replace or make, symbolic links followed. It is refused
+// where something else than a regular file stands in its place, or where its folder is not there.
+func Target(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+		return filepath.Join(dir, filepath.Base(path)), nil
+	}
+	if err != nil {
+		return "", err
+	}
+	st, err := os.Stat(real)
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: a %s is there, want a regular file or none", path, kind(st.Mode()))
+	}
+	return real, nil
+}
+
+func kind(m fs.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "folder"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	}
+	return "pipe or socket"
 }
 
 // makeHeader is the length and the text of the header, padded with spaces to a multiple of 8 bytes.
