@@ -178,6 +178,11 @@ func (o Options) place(file string, w wheel) (string, error) {
 	if p.Size, p.SHA256, err = hashFile(lib); err != nil {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
+	st, err := os.Stat(lib)
+	if err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	p.Modified = st.ModTime().UnixNano()
 	b, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return "", fmt.Errorf("plugin: %w", err)

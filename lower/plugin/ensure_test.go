@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -103,7 +104,17 @@ func TestInstallOnce(t *testing.T) {
 	p, err := Describe(f.path)
 	require.NoError(t, err)
 	sum := sha256.Sum256(library)
-	require.Equal(t, Plugin{Platform: CPU, Version: "1.2", Size: int64(len(library)), SHA256: hex.EncodeToString(sum[:]), Wheel: f.w.file, Path: f.path}, p)
+	st, err := os.Stat(f.path)
+	require.NoError(t, err)
+	require.Equal(t, Plugin{Platform: CPU, Version: "1.2", Modified: st.ModTime().UnixNano(), Size: int64(len(library)), SHA256: hex.EncodeToString(sum[:]), Wheel: f.w.file, Path: f.path}, p)
+}
+
+func TestCopiedCacheIsIntact(t *testing.T) {
+	f := newFixture(t)
+	f.installs(t)
+	require.NoError(t, os.Chtimes(f.path, time.Now(), time.Now().Add(-time.Hour)))
+	_, err := f.o.find()
+	require.NoError(t, err, "the content is looked at where the time differs")
 }
 
 // drop sends part of the answer and closes the connection.
@@ -325,6 +336,11 @@ func TestDamagedCache(t *testing.T) {
 		damage func(f *fixture) error
 	}{
 		{"truncated library", func(f *fixture) error { return os.Truncate(f.path, 100) }},
+		{"a page of other content", func(f *fixture) error {
+			b := slices.Clone(library)
+			copy(b[len(b)/2:], make([]byte, 4096))
+			return errors.Join(os.WriteFile(f.path, b, 0o644), os.Chtimes(f.path, time.Now(), time.Now().Add(time.Second)))
+		}},
 		{"no library", func(f *fixture) error { return os.Remove(f.path) }},
 		{"no description", func(f *fixture) error { return os.Remove(metaPath(f.path)) }},
 		{"broken description", func(f *fixture) error { return os.WriteFile(metaPath(f.path), []byte("{"), 0o644) }},

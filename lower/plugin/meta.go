@@ -14,10 +14,11 @@ import (
 type Plugin struct {
 	Platform string `json:"platform"`
 	Version  string `json:"version"`
-	Size     int64  `json:"size"`   // bytes of the library
-	SHA256   string `json:"sha256"` // of the library, lower-case hexadecimal
-	Wheel    string `json:"wheel"`  // file name of the wheel it came from
-	Path     string `json:"-"`      // the library
+	Size     int64  `json:"size"`     // bytes of the library
+	SHA256   string `json:"sha256"`   // of the library, lower-case hexadecimal
+	Wheel    string `json:"wheel"`    // file name of the wheel it came from
+	Modified int64  `json:"modified"` // time of the library's last change, nanoseconds since 1970
+	Path     string `json:"-"`        // the library
 }
 
 // Describe returns what is known of the plugin at path. Platform, Version, SHA256 and Wheel are
@@ -71,8 +72,8 @@ func readMeta(path string) (Plugin, error) {
 	return p, nil
 }
 
-// intact says whether the library at path is the complete one of w. It compares sizes: the
-// content was checked when it was installed.
+// intact says whether the library at path is the complete one of w. Its content was checked when it was
+// installed and is checked again when the file has changed since: a damaged library crashes the process.
 func intact(path string, w wheel) error {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -87,6 +88,12 @@ func intact(path string, w wheel) error {
 	}
 	if p.Size != st.Size() {
 		return fmt.Errorf("it has %d bytes, want %d", st.Size(), p.Size)
+	}
+	if p.Modified == st.ModTime().UnixNano() {
+		return nil
+	}
+	if _, sum, err := hashFile(path); err != nil || sum != p.SHA256 {
+		return fmt.Errorf("its content has changed")
 	}
 	return nil
 }
