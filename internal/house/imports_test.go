@@ -24,7 +24,8 @@ type row struct {
 // row may not exist. Names ending in /… are that folder and all below it.
 var rooms = []row{
 	{"cmd/…", []string{"…"}, "flags live in commands, and commands hold everything together"},
-	{"train", []string{"graph/…", "sharding/…", "lower", "lower/target"}, "training knows the compiler's front and its targets, not its rooms, and never serving"},
+	{"train", []string{"graph/…", "sharding/…", "lower", "lower/target", "train/data"}, "training knows the compiler's front and its targets, not its rooms, and never serving"},
+	{"train/data", []string{"graph/token"}, "tokens in, batches out: no graph, no device"},
 	{"serve", []string{"graph/…", "sharding/…", "lower", "lower/target"}, "serving knows the compiler's front and its targets, not its rooms, and never training"},
 	{"lower", []string{"lower/trace", "lower/pass", "lower/target", "lower/ir", "lower/pjrt", "lower/plugin", "sharding", "sharding/axis"},
 		"the compiler does not know that it compiles Mixtral"},
