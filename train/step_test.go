@@ -120,7 +120,7 @@ func newRun(t *testing.T, be *lower.Backend, dir string, a AdamW) *run {
 }
 
 // compile makes the step for a batch of that shape. Results: loss, norm, good, then the state in place.
-func (r *run) compile(t *testing.T, dims []int) {
+func (r *run) compile(t testing.TB, dims []int) {
 	n := len(r.pieces)
 	donate := map[string]int{}
 	for i := range 3 * n {
@@ -149,7 +149,7 @@ func (r *run) compile(t *testing.T, dims []int) {
 }
 
 // step runs one update and returns loss, gradient norm and whether it was made.
-func (r *run) step(t *testing.T, ids []int32, dims []int, lr float64) [3]float32 {
+func (r *run) step(t testing.TB, ids []int32, dims []int, lr float64) [3]float32 {
 	if r.p == nil {
 		r.compile(t, dims)
 	}

@@ -79,8 +79,8 @@ func TestEveryPassHasItsFileAndGolden(t *testing.T) {
 
 // forms says what becomes of each composite of the model.
 var forms = map[string]string{
-	composite.GroupedGEMMName:   "body only",
-	composite.GroupedOuterName:  "body only",
+	composite.GroupedGEMMName:   "rule",
+	composite.GroupedOuterName:  "rule",
 	composite.RoutedExpertsName: "rule",
 	composite.AttentionName:     "body only",
 	composite.ConstrainName:     "removed by the pass constrain",

@@ -22,10 +22,19 @@ var list = []Pass{
 		Run: routedExperts,
 	},
 	{
+		Name: "grouped_gemm",
+		Does: "puts the platform's form of mix.grouped_gemm and mix.grouped_outer in their place",
+		After: []After{
+			{"routed_experts", "the bodies that it replaces are made of grouped products"},
+		},
+		Run: groupedGEMM,
+	},
+	{
 		Name: "one_row",
 		Does: "on the CPU, turns products of a single row of bf16 around, so that the matrix is read as it lies",
 		After: []After{
 			{"routed_experts", "its rule multiplies single rows"},
+			{"grouped_gemm", "so may its rule"},
 		},
 		Run: oneRow,
 	},

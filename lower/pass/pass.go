@@ -102,6 +102,8 @@ type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 // stablehlo.composite, and XLA inlines its body: that costs speed and never correctness.
 var rules = map[string]map[string]rule{
 	"mix.routed_experts": {target.CPU: routedExpertsCPU},
+	"mix.grouped_gemm":   {target.CPU: groupedGEMMCPU},
+	"mix.grouped_outer":  {target.CPU: groupedOuterCPU},
 }
 
 // takeRules replaces every composite called name by its rule for the platform, if there is one.
