@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -30,7 +31,7 @@ func TestCrossEntropy(t *testing.T) {
 			for i := range x {
 				x[i] *= tt.scale
 			}
-			out := eval(t, []any{tensor(x, batch, seq, vocab), tensor(tt.labels, batch, seq)}, func(in []*gx.Node) []*gx.Node {
+			out := purego.Eval(t, []any{purego.Tensor(x, batch, seq, vocab), purego.Tensor(tt.labels, batch, seq)}, func(in []*gx.Node) []*gx.Node {
 				loss, kept := graph.CrossEntropy(in[0], in[1])
 				return []*gx.Node{loss, kept, gx.Gradient(loss, in[0])[0]}
 			})
@@ -39,16 +40,16 @@ func TestCrossEntropy(t *testing.T) {
 				require.Equal(t, int(tt.kept), kept)
 				return y
 			}
-			require.Equal(t, tt.kept, floats(t, out[1])[0])
+			require.Equal(t, tt.kept, purego.Flat[float32](t, out[1])[0])
 			if tt.scale > 1 { // the specification's logarithm underflows here, the difference of logits does not
-				for _, v := range floats(t, out[2]) {
+				for _, v := range purego.Flat[float32](t, out[2]) {
 					require.False(t, v != v, "a gradient is not a number")
 				}
-				require.Greater(t, floats(t, out[0])[0], float32(100))
+				require.Greater(t, purego.Flat[float32](t, out[0])[0], float32(100))
 				return
 			}
-			near(t, ref.Vector{loss(x)}, floats(t, out[0]), 1e-6, "loss")
-			near(t, slopes(x, loss), floats(t, out[2]), 1e-5, "gradient")
+			purego.Near(t, ref.Vector{loss(x)}, purego.Flat[float32](t, out[0]), 1e-6, "loss")
+			purego.Near(t, slopes(x, loss), purego.Flat[float32](t, out[2]), 1e-5, "gradient")
 		})
 	}
 }
@@ -56,10 +57,10 @@ func TestCrossEntropy(t *testing.T) {
 func TestLoadBalanceOfBalancedRoutingIsTheNumberOfChoices(t *testing.T) {
 	// Four tokens choose the four experts in turn, two each, by equal logits.
 	chosen := []int32{0, 1, 1, 2, 2, 3, 3, 0}
-	out := eval(t, []any{tensor(make([]float32, 16), 1, 4, 4), tensor(chosen, 1, 4, 2)}, func(in []*gx.Node) []*gx.Node {
+	out := purego.Eval(t, []any{purego.Tensor(make([]float32, 16), 1, 4, 4), purego.Tensor(chosen, 1, 4, 2)}, func(in []*gx.Node) []*gx.Node {
 		return []*gx.Node{graph.LoadBalance(in[0], in[1], nil)}
 	})
-	require.Equal(t, []float32{2}, floats(t, out[0]))
+	require.Equal(t, []float32{2}, purego.Flat[float32](t, out[0]))
 }
 
 func TestLoadBalance(t *testing.T) {
@@ -83,7 +84,7 @@ func TestLoadBalance(t *testing.T) {
 					kept[i] = 1
 				}
 			}
-			out := eval(t, []any{tensor(logits, layers, tokens, experts), tensor(chosen, layers, tokens, k), tensor(kept, tokens)}, func(in []*gx.Node) []*gx.Node {
+			out := purego.Eval(t, []any{purego.Tensor(logits, layers, tokens, experts), purego.Tensor(chosen, layers, tokens, k), purego.Tensor(kept, tokens)}, func(in []*gx.Node) []*gx.Node {
 				m := in[2]
 				if mask == nil {
 					m = nil
@@ -95,8 +96,8 @@ func TestLoadBalance(t *testing.T) {
 				half := tokens * experts
 				return ref.LoadBalance([]ref.Matrix{rows(x[:half], experts), rows(x[half:], experts)}, plain, mask)
 			}
-			near(t, ref.Vector{loss(logits)}, floats(t, out[0]), 1e-6, "loss")
-			near(t, slopes(logits, loss), floats(t, out[1]), 1e-5, "gradient, none of it through the choices")
+			purego.Near(t, ref.Vector{loss(logits)}, purego.Flat[float32](t, out[0]), 1e-6, "loss")
+			purego.Near(t, slopes(logits, loss), purego.Flat[float32](t, out[1]), 1e-5, "gradient, none of it through the choices")
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 	"mix/sharding/axis"
 )
@@ -38,7 +39,7 @@ func initialized(t *testing.T, c graph.Config, l graph.Layout) (pieces []any, pl
 		return dst
 	}
 	for _, q := range graph.Pieces(c, l, dtypes.Float32) {
-		pieces = append(pieces, tensor(fill(q), q.Shape...))
+		pieces = append(pieces, purego.Tensor(fill(q), q.Shape...))
 	}
 	weights := map[string][]float32{}
 	for _, p := range graph.Params(c) {
@@ -87,7 +88,7 @@ func TestForwardAgainstSpecification(t *testing.T) {
 				}
 			}
 			p := program{cfg: c, weights: pieces}
-			args := []any{tensor(tokens, batch, seq), int32(tt.start), tensor(segments, batch, seq)}
+			args := []any{purego.Tensor(tokens, batch, seq), int32(tt.start), purego.Tensor(segments, batch, seq)}
 			out := p.run(t, graph.PerMatrix, args, func(w graph.Weights, _, args []*gx.Node) []*gx.Node {
 				in := graph.Inputs{Tokens: args[0]}
 				if tt.start != 0 {
@@ -106,7 +107,7 @@ func TestForwardAgainstSpecification(t *testing.T) {
 					s = tt.segments[b]
 				}
 				logits, _ := plain.Forward(tokens[b*seq:(b+1)*seq], tt.start, s)
-				want[0] = append(want[0], flatten(logits)...)
+				want[0] = append(want[0], purego.Flatten(logits)...)
 			}
 			for l := range c.Layers {
 				for b := range batch {
@@ -117,7 +118,7 @@ func TestForwardAgainstSpecification(t *testing.T) {
 					_, traces := plain.Forward(tokens[b*seq:(b+1)*seq], tt.start, s)
 					tr := traces[l]
 					for i, m := range []ref.Matrix{tr.Hidden, tr.AttnOut, tr.MoEOut, tr.Logits, tr.Weights} {
-						want[1+i] = append(want[1+i], flatten(m)...)
+						want[1+i] = append(want[1+i], purego.Flatten(m)...)
 					}
 					for _, row := range tr.Chosen {
 						for _, e := range row {
@@ -127,16 +128,16 @@ func TestForwardAgainstSpecification(t *testing.T) {
 				}
 			}
 			for i, what := range []string{"logits", "layers", "attention", "experts", "router logits", "router weights"} {
-				near(t, want[i], floats(t, out[i]), 2e-4, what)
+				purego.Near(t, want[i], purego.Flat[float32](t, out[i]), 2e-4, what)
 			}
-			require.Equal(t, chosen, flatInts(t, out[6]))
+			require.Equal(t, chosen, purego.Flat[int32](t, out[6]))
 		})
 	}
 }
 
 func TestWeightsAreCounted(t *testing.T) {
 	pieces, _ := initialized(t, small, graph.PerMatrix)
-	_, err := tryEval(t, pieces, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, pieces, func(in []*gx.Node) []*gx.Node {
 		graph.WeightsOf(small, graph.PerMatrix, dtypes.Float32, in[1:])
 		return in[:1]
 	})

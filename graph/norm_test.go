@@ -9,14 +9,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
 func TestRMSNorm(t *testing.T) {
 	const eps = 0.25 // large enough to matter
 	x, scale := normals(1, 5*6), normals(2, 6)
-	args := []any{tensor(x, 5, 6), tensor(scale, 6), tensor(normals(3, 5*6), 5, 6)}
-	out := eval(t, args, func(in []*gx.Node) []*gx.Node {
+	args := []any{purego.Tensor(x, 5, 6), purego.Tensor(scale, 6), purego.Tensor(normals(3, 5*6), 5, 6)}
+	out := purego.Eval(t, args, func(in []*gx.Node) []*gx.Node {
 		y := graph.RMSNorm(in[0], in[1], eps)
 		return append([]*gx.Node{y}, gx.Gradient(gx.ReduceAllSum(gx.Mul(y, in[2])), in[0], in[1])...)
 	})
@@ -33,9 +34,9 @@ func TestRMSNorm(t *testing.T) {
 		}
 		return sum
 	}
-	near(t, norm(x, scale), floats(t, out[0]), 1e-6, "norm")
-	near(t, slopes(x, func(x []float32) float64 { return weigh(norm(x, scale)) }), floats(t, out[1]), 1e-4, "gradient of x")
-	near(t, slopes(scale, func(s []float32) float64 { return weigh(norm(x, s)) }), floats(t, out[2]), 1e-4, "gradient of scale")
+	purego.Near(t, norm(x, scale), purego.Flat[float32](t, out[0]), 1e-6, "norm")
+	purego.Near(t, slopes(x, func(x []float32) float64 { return weigh(norm(x, scale)) }), purego.Flat[float32](t, out[1]), 1e-4, "gradient of x")
+	purego.Near(t, slopes(scale, func(s []float32) float64 { return weigh(norm(x, s)) }), purego.Flat[float32](t, out[2]), 1e-4, "gradient of scale")
 }
 
 // TestRMSNormOfBFloat16 takes a row so long that a sum in bfloat16 would stand still, and numbers so small
@@ -47,7 +48,7 @@ func TestRMSNormOfBFloat16(t *testing.T) {
 	for i := range x {
 		x[i], scale[i] = round(x[i]/256), round(scale[i])
 	}
-	out := eval(t, []any{tensor(x, 1, width), tensor(scale, width)}, func(in []*gx.Node) []*gx.Node {
+	out := purego.Eval(t, []any{purego.Tensor(x, 1, width), purego.Tensor(scale, width)}, func(in []*gx.Node) []*gx.Node {
 		y := graph.RMSNorm(gx.ConvertDType(in[0], dtypes.BFloat16), gx.ConvertDType(in[1], dtypes.BFloat16), eps)
 		y.AssertDims(1, width)
 		if y.DType() != dtypes.BFloat16 {
@@ -63,5 +64,5 @@ func TestRMSNormOfBFloat16(t *testing.T) {
 	for i, v := range ref.RMSNorm(ref.Vec(x), ones, eps) {
 		want[i] = round(round(float32(v)) * scale[i]) // rounded before the scale, and after
 	}
-	require.Equal(t, want, floats(t, out[0]))
+	require.Equal(t, want, purego.Flat[float32](t, out[0]))
 }

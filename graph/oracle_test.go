@@ -5,15 +5,14 @@ import (
 	"testing"
 	"unsafe"
 
-	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
-	_ "github.com/gomlx/compute/gobackend"
 	gx "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
 	"mix/internal/oracle"
+	"mix/internal/purego"
 	"mix/sharding/ckpt"
 )
 
@@ -42,23 +41,10 @@ func open(t *testing.T, dir string, l graph.Layout) program {
 // run evaluates f over the weights and further arguments.
 func (p program) run(t *testing.T, l graph.Layout, args []any, f func(w graph.Weights, weights, args []*gx.Node) []*gx.Node) []*tensors.Tensor {
 	t.Helper()
-	be, err := compute.NewWithConfig("go:ops_sequential")
-	require.NoError(t, err)
-	exec, err := gx.NewExec(be, func(in []*gx.Node) []*gx.Node {
+	return purego.Eval(t, append(append([]any{}, p.weights...), args...), func(in []*gx.Node) []*gx.Node {
 		n := len(p.weights)
 		return f(graph.WeightsOf(p.cfg, l, dtypes.Float32, in[:n]), in[:n], in[n:])
 	})
-	require.NoError(t, err)
-	outs, err := exec.Call(append(append([]any{}, p.weights...), args...)...)
-	require.NoError(t, err)
-	return outs
-}
-
-func floats(t *testing.T, x *tensors.Tensor) []float32 {
-	t.Helper()
-	v, err := tensors.CopyFlatData[float32](x)
-	require.NoError(t, err)
-	return v
 }
 
 func ints(c *oracle.Case, t *testing.T, name string) *tensors.Tensor {
@@ -90,12 +76,12 @@ func TestForwardAgainstReference(t *testing.T) {
 					t.Helper()
 					require.LessOrEqual(t, oracle.MaxDiff(got, c.Floats(t, want)), logitsTolerance, want)
 				}
-				near("logits", floats(t, out[0]))
-				near("hidden.embed", floats(t, out[3]))
-				near("hidden.final_norm", floats(t, out[4]))
+				near("logits", purego.Flat[float32](t, out[0]))
+				near("hidden.embed", purego.Flat[float32](t, out[3]))
+				near("hidden.final_norm", purego.Flat[float32](t, out[4]))
 				for l := range p.cfg.Layers {
 					for i, want := range []string{"hidden", "attn_out", "moe_out", "router.logits", "router.weights"} {
-						all := floats(t, out[5+i])
+						all := purego.Flat[float32](t, out[5+i])
 						n := len(all) / p.cfg.Layers
 						near(fmt.Sprintf("%s.layer%d", want, l), all[l*n:(l+1)*n])
 					}
@@ -105,8 +91,8 @@ func TestForwardAgainstReference(t *testing.T) {
 					want, _ := c.Ints(t, fmt.Sprintf("router.experts.layer%d", l))
 					require.Equal(t, want, chosen[l*n:(l+1)*n], "router choices of layer %d", l)
 				}
-				require.InEpsilon(t, c.Meta.Loss.CE, floats(t, out[1])[0], lossTolerance)
-				require.InEpsilon(t, c.Meta.Loss.Aux, floats(t, out[2])[0], lossTolerance)
+				require.InEpsilon(t, c.Meta.Loss.CE, purego.Flat[float32](t, out[1])[0], lossTolerance)
+				require.InEpsilon(t, c.Meta.Loss.Aux, purego.Flat[float32](t, out[2])[0], lossTolerance)
 			})
 		}
 	}
@@ -128,9 +114,9 @@ func TestPaddingAgainstReference(t *testing.T) {
 					shown := gx.Mul(logits, gx.ConvertDType(gx.InsertAxes(args[2], -1), dtypes.Float32))
 					return []*gx.Node{shown, ce, graph.LoadBalance(r.RouterLogits, r.RouterChosen, mask)}
 				})
-				require.LessOrEqual(t, oracle.MaxDiff(floats(t, out[0]), c.Floats(t, key+"logits")), logitsTolerance)
-				require.InEpsilon(t, want.CE, floats(t, out[1])[0], lossTolerance)
-				require.InEpsilon(t, want.Aux, floats(t, out[2])[0], lossTolerance)
+				require.LessOrEqual(t, oracle.MaxDiff(purego.Flat[float32](t, out[0]), c.Floats(t, key+"logits")), logitsTolerance)
+				require.InEpsilon(t, want.CE, purego.Flat[float32](t, out[1])[0], lossTolerance)
+				require.InEpsilon(t, want.Aux, purego.Flat[float32](t, out[2])[0], lossTolerance)
 			})
 		}
 	}
@@ -166,10 +152,10 @@ func TestGradientAgainstReference(t *testing.T) {
 				loss = gx.Add(loss, gx.MulScalar(aux, p.cfg.AuxCoef))
 				return append([]*gx.Node{loss}, gx.Gradient(loss, weights...)...)
 			})
-			require.InEpsilon(t, c.Meta.Loss.Total, floats(t, out[0])[0], lossTolerance)
+			require.InEpsilon(t, c.Meta.Loss.Total, purego.Flat[float32](t, out[0])[0], lossTolerance)
 			var grads [][]float32
 			for _, x := range out[1:] {
-				grads = append(grads, floats(t, x))
+				grads = append(grads, purego.Flat[float32](t, x))
 			}
 			c.CheckGradients(t, graph.Pieces(p.cfg, graph.PerMatrix, dtypes.Float32), grads, gradientTolerance)
 		})

@@ -7,6 +7,7 @@ import (
 	gx "github.com/gomlx/gomlx/core/graph"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -30,7 +31,7 @@ func TestRotary(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n := len(tt.positions)
 			x := normals(6, heads*n*width)
-			out := eval(t, []any{tensor(x, 1, heads, n, width), tensor(tt.positions, 1, n)}, func(in []*gx.Node) []*gx.Node {
+			out := purego.Eval(t, []any{purego.Tensor(x, 1, heads, n, width), purego.Tensor(tt.positions, 1, n)}, func(in []*gx.Node) []*gx.Node {
 				y := graph.RotaryAngles(in[1], width, tt.theta).Apply(gx.ConvertDType(in[0], tt.dtype))
 				return []*gx.Node{gx.ConvertDType(y, dtypes.Float32)}
 			})
@@ -38,7 +39,7 @@ func TestRotary(t *testing.T) {
 			for i, row := range rows(x, width) {
 				want = append(want, ref.Rotary(row, int(tt.positions[i%n]), tt.theta)...)
 			}
-			near(t, want, floats(t, out[0]), tt.tolerance, "rotated")
+			purego.Near(t, want, purego.Flat[float32](t, out[0]), tt.tolerance, "rotated")
 		})
 	}
 }

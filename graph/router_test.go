@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -27,13 +28,13 @@ func TestRouteTiesGoToTheLowerExpert(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			out := eval(t, []any{tensor([]float32{1}, 1, 1), tensor(tt.logits, len(tt.logits), 1)}, func(in []*gx.Node) []*gx.Node {
+			out := purego.Eval(t, []any{purego.Tensor([]float32{1}, 1, 1), purego.Tensor(tt.logits, len(tt.logits), 1)}, func(in []*gx.Node) []*gx.Node {
 				r := graph.Route(in[0], in[1], tt.k)
 				return []*gx.Node{r.Chosen, r.Weights}
 			})
-			require.Equal(t, tt.want, flatInts(t, out[0]))
+			require.Equal(t, tt.want, purego.Flat[int32](t, out[0]))
 			_, weights, _ := ref.Route(ref.Vector{1}, rows(tt.logits, 1), tt.k)
-			near(t, weights, floats(t, out[1]), 1e-6, "weights")
+			purego.Near(t, weights, purego.Flat[float32](t, out[1]), 1e-6, "weights")
 		})
 	}
 }
@@ -41,8 +42,8 @@ func TestRouteTiesGoToTheLowerExpert(t *testing.T) {
 func TestRouteGradient(t *testing.T) {
 	const tokens, width, experts, k = 4, 3, 5, 2
 	x, router, c := normals(8, tokens*width), normals(9, experts*width), normals(10, tokens*k)
-	args := []any{tensor(x, tokens, width), tensor(router, experts, width), tensor(c, tokens, k)}
-	out := eval(t, args, func(in []*gx.Node) []*gx.Node {
+	args := []any{purego.Tensor(x, tokens, width), purego.Tensor(router, experts, width), purego.Tensor(c, tokens, k)}
+	out := purego.Eval(t, args, func(in []*gx.Node) []*gx.Node {
 		r := graph.Route(in[0], in[1], k)
 		return gx.Gradient(gx.ReduceAllSum(gx.Mul(r.Weights, in[2])), in[0], in[1])
 	})
@@ -55,20 +56,20 @@ func TestRouteGradient(t *testing.T) {
 		}
 		return sum
 	}
-	near(t, slopes(x, func(x []float32) float64 { return loss(x, router) }), floats(t, out[0]), 1e-4, "gradient of x")
-	near(t, slopes(router, func(r []float32) float64 { return loss(x, r) }), floats(t, out[1]), 1e-4, "gradient of the router")
+	purego.Near(t, slopes(x, func(x []float32) float64 { return loss(x, router) }), purego.Flat[float32](t, out[0]), 1e-4, "gradient of x")
+	purego.Near(t, slopes(router, func(r []float32) float64 { return loss(x, r) }), purego.Flat[float32](t, out[1]), 1e-4, "gradient of the router")
 }
 
 func TestRouteRefuses(t *testing.T) {
 	for name, k := range map[string]int{"more choices than experts": 3, "no choice": 0} {
 		t.Run(name, func(t *testing.T) {
-			_, err := tryEval(t, []any{tensor(normals(1, 4), 2, 2), tensor(normals(2, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
+			_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 4), 2, 2), purego.Tensor(normals(2, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
 				return []*gx.Node{graph.Route(in[0], in[1], k).Chosen}
 			})
 			require.ErrorContains(t, err, fmt.Sprintf("route: %d experts a token, want 1 to 2", k))
 		})
 	}
-	_, err := tryEval(t, []any{tensor(normals(1, 4), 2, 2), tensor(normals(2, 6), 2, 3)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 4), 2, 2), purego.Tensor(normals(2, 6), 2, 3)}, func(in []*gx.Node) []*gx.Node {
 		return []*gx.Node{graph.Route(in[0], in[1], 1).Chosen}
 	})
 	require.Error(t, err, "widths that disagree")

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -35,18 +36,18 @@ func sample(t testing.TB, rs []request) []int32 {
 		topK, step, seed = append(topK, r.topK), append(step, r.step), append(seed, uint32(r.seed), uint32(r.seed>>32))
 	}
 	n := len(rs)
-	args := []any{tensor(logits, n, len(rs[0].logits)), tensor(temperature, n), tensor(topK, n), tensor(topP, n), tensor(minP, n), tensor(seed, n, 2), tensor(step, n)}
-	out := eval(t, args, func(in []*gx.Node) []*gx.Node {
+	args := []any{purego.Tensor(logits, n, len(rs[0].logits)), purego.Tensor(temperature, n), purego.Tensor(topK, n), purego.Tensor(topP, n), purego.Tensor(minP, n), purego.Tensor(seed, n, 2), purego.Tensor(step, n)}
+	out := purego.Eval(t, args, func(in []*gx.Node) []*gx.Node {
 		return []*gx.Node{graph.Sample(in[0], graph.Sampling{Temperature: in[1], TopK: in[2], TopP: in[3], MinP: in[4], Seed: in[5], Step: in[6]})}
 	})
-	drawn := flatInts(t, out[0])
+	drawn := purego.Flat[int32](t, out[0])
 	if slices.ContainsFunc(rs, func(r request) bool { return r.topK != 0 || r.topP != 1 }) {
 		return drawn
 	}
-	out = eval(t, args, func(in []*gx.Node) []*gx.Node {
+	out = purego.Eval(t, args, func(in []*gx.Node) []*gx.Node {
 		return []*gx.Node{graph.Sample(in[0], graph.Sampling{Temperature: in[1], MinP: in[4], Seed: in[5], Step: in[6]})}
 	})
-	require.Equal(t, drawn, flatInts(t, out[0]), "a program without ranks draws the same")
+	require.Equal(t, drawn, purego.Flat[int32](t, out[0]), "a program without ranks draws the same")
 	return drawn
 }
 
@@ -62,8 +63,8 @@ func draws(t testing.TB, r request, n int) []int32 {
 
 func TestGreedyTiesGoToTheLowerID(t *testing.T) {
 	x := []float32{0, 3, 1, 3, 2, 2, 2, 2, -1, -1, -5, -1}
-	out := eval(t, []any{tensor(x, 3, 4)}, func(in []*gx.Node) []*gx.Node { return []*gx.Node{graph.Greedy(in[0])} })
-	require.Equal(t, []int32{1, 0, 0}, flatInts(t, out[0]))
+	out := purego.Eval(t, []any{purego.Tensor(x, 3, 4)}, func(in []*gx.Node) []*gx.Node { return []*gx.Node{graph.Greedy(in[0])} })
+	require.Equal(t, []int32{1, 0, 0}, purego.Flat[int32](t, out[0]))
 
 	rs := make([]request, 3)
 	for i := range rs {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph/composite"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -55,7 +56,7 @@ func TestAttention(t *testing.T) {
 						at.QuerySegments, at.KeySegments = wide(tt.querySeg[b]), wide(tt.keySeg[b])
 					}
 					h, n := b*tt.heads, b*tt.kv
-					y = append(y, flatten(ref.Attention(q[h:h+tt.heads], k[n:n+tt.kv], v[n:n+tt.kv], at)...)...)
+					y = append(y, purego.Flatten(ref.Attention(q[h:h+tt.heads], k[n:n+tt.kv], v[n:n+tt.kv], at)...)...)
 				}
 				return y
 			}
@@ -67,10 +68,10 @@ func TestAttention(t *testing.T) {
 				}
 				var in []any
 				for _, a := range args {
-					in = append(in, tensor(a.flat, a.dims...))
+					in = append(in, purego.Tensor(a.flat, a.dims...))
 				}
-				out := eval(t, in, func(in []*gx.Node) []*gx.Node { return []*gx.Node{fn(in)} })
-				near(t, want, flat[float32](t, out[0]), 1e-5, "value beside a poisoned key")
+				out := purego.Eval(t, in, func(in []*gx.Node) []*gx.Node { return []*gx.Node{fn(in)} })
+				purego.Near(t, want, purego.Flat[float32](t, out[0]), 1e-5, "value beside a poisoned key")
 			}
 		})
 	}
@@ -85,7 +86,7 @@ func wide(x []int32) []int {
 }
 
 func TestAttentionRefusesHeads(t *testing.T) {
-	_, err := tryEval(t, []any{tensor(normals(1, 6), 1, 3, 1, 2), tensor(normals(2, 4), 1, 2, 1, 2)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 6), 1, 3, 1, 2), purego.Tensor(normals(2, 4), 1, 2, 1, 2)}, func(in []*gx.Node) []*gx.Node {
 		at := gx.Const(in[0].Graph(), [][]int32{{0}})
 		return []*gx.Node{composite.Attention(in[0], in[1], in[1], composite.Places{Query: at, Key: at})}
 	})

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph/composite"
+	"mix/internal/purego"
 	"mix/internal/ref"
 	"mix/sharding/axis"
 )
@@ -24,7 +25,7 @@ func TestConstrainIsTheIdentity(t *testing.T) {
 }
 
 func TestConstrainRefusesOtherRanks(t *testing.T) {
-	_, err := tryEval(t, []any{tensor(normals(1, 6), 2, 3)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 6), 2, 3)}, func(in []*gx.Node) []*gx.Node {
 		return []*gx.Node{composite.Constrain(in[0], axis.Batch)}
 	})
 	require.ErrorContains(t, err, "constrain: 1 axes [batch] for a tensor of shape (Float32)[2, 3]")

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph/composite"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -90,7 +91,7 @@ func TestGroupedOuter(t *testing.T) {
 	for _, tt := range groups {
 		t.Run(tt.name, func(t *testing.T) {
 			a, b := random(3, "a", groupRows, outWidth), random(4, "b", groupRows, inWidth)
-			out := eval(t, []any{tensor(a.flat, a.dims...), tensor(b.flat, b.dims...)}, func(in []*gx.Node) []*gx.Node {
+			out := purego.Eval(t, []any{purego.Tensor(a.flat, a.dims...), purego.Tensor(b.flat, b.dims...)}, func(in []*gx.Node) []*gx.Node {
 				y := composite.GroupedOuter(in[0], in[1], gx.Const(in[0].Graph(), tt.sizes))
 				y.AssertDims(len(tt.sizes), outWidth, inWidth)
 				return []*gx.Node{y}
@@ -103,14 +104,14 @@ func TestGroupedOuter(t *testing.T) {
 					}
 				}
 			}
-			near(t, want, flat[float32](t, out[0]), 1e-6, "outer")
+			purego.Near(t, want, purego.Flat[float32](t, out[0]), 1e-6, "outer")
 		})
 	}
 }
 
 // TestNoGradient differentiates through a composite that has no gradient, in words that name it.
 func TestNoGradient(t *testing.T) {
-	_, err := tryEval(t, []any{tensor(normals(1, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
 		y := composite.GroupedOuter(in[0], in[0], gx.Const(in[0].Graph(), []int32{1, 1}))
 		return gx.Gradient(gx.ReduceAllSum(y), in[0])
 	})
@@ -119,7 +120,7 @@ func TestNoGradient(t *testing.T) {
 
 // TestNoGradientOfOtherFunctions leaves functions that are not composites without one too.
 func TestNoGradientOfOtherFunctions(t *testing.T) {
-	_, err := tryEval(t, []any{tensor(normals(1, 4), 4)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 4), 4)}, func(in []*gx.Node) []*gx.Node {
 		f := gx.NewFunction(in[0].Graph(), "square", func(g *gx.Graph) []*gx.Node {
 			x := gx.Parameter(g, "x", in[0].Shape())
 			return []*gx.Node{gx.Mul(x, x)}
@@ -133,7 +134,7 @@ func TestGroupedGEMMRefusesShapes(t *testing.T) {
 	for name, w := range map[string][]int{"another width": {2, 4, 5}, "another number of groups": {3, 4, 3}} {
 		t.Run(name, func(t *testing.T) {
 			w := random(1, "w", w...)
-			_, err := tryEval(t, []any{tensor(normals(1, 6), 2, 3), tensor(w.flat, w.dims...)}, func(in []*gx.Node) []*gx.Node {
+			_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 6), 2, 3), purego.Tensor(w.flat, w.dims...)}, func(in []*gx.Node) []*gx.Node {
 				return []*gx.Node{composite.GroupedGEMM(in[0], in[1], gx.Const(in[0].Graph(), []int32{1, 1}))}
 			})
 			require.Error(t, err)
@@ -145,13 +146,13 @@ func TestGroupedGEMMRefusesShapes(t *testing.T) {
 func TestGroupsAreApart(t *testing.T) {
 	nan := float32(math.NaN())
 	w := []float32{1, 2, nan, nan, 3, 4} // [3, 1, 2]
-	out := eval(t, []any{tensor([]float32{1, 1, 1, 1, 1, 1}, 3, 2), tensor(w, 3, 1, 2)}, func(in []*gx.Node) []*gx.Node {
+	out := purego.Eval(t, []any{purego.Tensor([]float32{1, 1, 1, 1, 1, 1}, 3, 2), purego.Tensor(w, 3, 1, 2)}, func(in []*gx.Node) []*gx.Node {
 		sizes := gx.Const(in[0].Graph(), []int32{1, 1, 1})
 		y := composite.GroupedGEMM(in[0], in[1], sizes)
 		back := composite.GroupedGEMMTransposed(gx.Slice(in[0], gx.AxisRange(), gx.AxisRange(0, 1)), in[1], sizes)
 		return []*gx.Node{y, back}
 	})
-	y, back := flat[float32](t, out[0]), flat[float32](t, out[1])
+	y, back := purego.Flat[float32](t, out[0]), purego.Flat[float32](t, out[1])
 	require.Equal(t, []float32{3, 7}, []float32{y[0], y[2]})
 	require.Equal(t, []float32{1, 2, 3, 4}, []float32{back[0], back[1], back[4], back[5]})
 	require.True(t, y[1] != y[1] && back[2] != back[2], "the group's own row is not a number")

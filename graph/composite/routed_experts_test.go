@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph/composite"
+	"mix/internal/purego"
 	"mix/internal/ref"
 )
 
@@ -39,13 +40,13 @@ func TestDispatchAndCombine(t *testing.T) {
 			tokens, k := len(tt.chosen), len(tt.chosen[0])
 			x, weights := normals(1, tokens*width), normals(2, tokens*k)
 			chosen := flatChoices(tt.chosen)
-			args := []any{tensor(x, tokens, width), tensor(chosen, tokens, k), tensor(weights, tokens, k)}
-			out := eval(t, args, func(in []*gx.Node) []*gx.Node {
+			args := []any{purego.Tensor(x, tokens, width), purego.Tensor(chosen, tokens, k), purego.Tensor(weights, tokens, k)}
+			out := purego.Eval(t, args, func(in []*gx.Node) []*gx.Node {
 				rows, place, sizes := composite.Dispatch(in[0], in[1], experts)
 				return []*gx.Node{rows, place, sizes, composite.Combine(rows, place, in[2])}
 			})
-			rows, place := flat[float32](t, out[0]), flat[int32](t, out[1])
-			require.Equal(t, tt.sizes, flat[int32](t, out[2]))
+			rows, place := purego.Flat[float32](t, out[0]), purego.Flat[int32](t, out[1])
+			require.Equal(t, tt.sizes, purego.Flat[int32](t, out[2]))
 			var want []int32 // of a stable sort by expert
 			for r, e := range chosen {
 				at := int32(0)
@@ -65,7 +66,7 @@ func TestDispatchAndCombine(t *testing.T) {
 					sum[r/k*width+d] += float64(weights[r]) * float64(x[r/k*width+d])
 				}
 			}
-			near(t, sum, flat[float32](t, out[3]), 1e-6, "combined")
+			purego.Near(t, sum, purego.Flat[float32](t, out[3]), 1e-6, "combined")
 		})
 	}
 }
@@ -142,7 +143,7 @@ func TestRoutedExpertsOfOne(t *testing.T) {
 }
 
 func TestRoutedExpertsRefuses(t *testing.T) {
-	_, err := tryEval(t, []any{tensor(normals(1, 4), 2, 2), tensor(normals(2, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
+	_, err := purego.TryEval(t, []any{purego.Tensor(normals(1, 4), 2, 2), purego.Tensor(normals(2, 4), 2, 2)}, func(in []*gx.Node) []*gx.Node {
 		w := composite.Experts{Gate: in[1:2], Up: in[1:2]}
 		return []*gx.Node{composite.RoutedExperts(in[0], gx.Const(in[0].Graph(), [][]int32{{0}, {0}}), gx.Const(in[0].Graph(), [][]float32{{1}, {1}}), w)}
 	})

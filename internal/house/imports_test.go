@@ -50,19 +50,20 @@ var rooms = []row{
 	{"internal/golden", nil, "for tests"},
 	{"internal/ref", nil, "for tests: plain loops, no graph"},
 	{"internal/oracle", []string{"sharding/…"}, "for tests"},
+	{"internal/purego", []string{"internal/ref"}, "for tests: graph functions on the pure-Go backend"},
 }
 
 // anywhere may be imported by every package; testsOnly by none outside tests; mainsOnly by commands.
 var (
 	anywhere  = []string{"internal/knob"}
-	testsOnly = []string{"internal/golden", "internal/ref", "internal/oracle"}
+	testsOnly = []string{"internal/golden", "internal/ref", "internal/oracle", "internal/purego"}
 	mainsOnly = []string{"internal/cli", "internal/demo"}
 )
 
 // foreign says which packages of ours may import a package of others outside tests.
 var foreign = []row{
-	{"github.com/gomlx/gomlx/…", []string{"graph/…", "train", "serve"}, "GoMLX graphs are written where the mathematics is"},
-	{"github.com/gomlx/compute", []string{"lower", "lower/trace"}, "the backend interface is the compiler's border"},
+	{"github.com/gomlx/gomlx/…", []string{"graph/…", "train", "serve", "internal/purego"}, "GoMLX graphs are written where the mathematics is"},
+	{"github.com/gomlx/compute", []string{"lower", "lower/trace", "internal/purego"}, "the backend interface is the compiler's border"},
 	{"github.com/gomlx/go-xla/…", []string{"lower/plugin"}, "only its installer is used; the PJRT binding is ours"},
 	{"github.com/ebitengine/purego", []string{"lower/pjrt"}, "C is called in one place"},
 	{"github.com/alecthomas/kong", []string{"cmd/…", "internal/cli"}, "flags live in commands"},
