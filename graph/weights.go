@@ -13,22 +13,21 @@ import (
 // Weights are the arguments of one program that hold the model's weights, by the name of their piece.
 type Weights struct {
 	layout Layout
-	dtype  dtypes.DType
 	nodes  map[string]*Node
 }
 
 // Declare makes one parameter of g for each piece of the layout, named for the piece, in Pieces' order.
 func Declare(g *Graph, c Config, l Layout, dtype dtypes.DType) Weights {
-	w := Weights{layout: l, dtype: dtype, nodes: map[string]*Node{}}
+	var nodes []*Node
 	for _, q := range Pieces(c, l, dtype) {
-		w.nodes[q.Name] = Parameter(g, q.Name, shape(q.DType, q.Shape...))
+		nodes = append(nodes, Parameter(g, q.Name, shape(q.DType, q.Shape...)))
 	}
-	return w
+	return WeightsOf(c, l, dtype, nodes)
 }
 
 // WeightsOf takes weights that exist already: nodes in Pieces' order.
 func WeightsOf(c Config, l Layout, dtype dtypes.DType, nodes []*Node) Weights {
-	w := Weights{layout: l, dtype: dtype, nodes: map[string]*Node{}}
+	w := Weights{layout: l, nodes: map[string]*Node{}}
 	qs := Pieces(c, l, dtype)
 	if len(nodes) != len(qs) {
 		panic(fmt.Errorf("weights: %d arguments, want %d for the %s layout", len(nodes), len(qs), l))

@@ -171,6 +171,6 @@ func (e *Engine) zeros(s shapes.Shape) (*lower.Buffer, error) {
 }
 
 // upload1 puts a few values on the device.
-func upload1[T int32 | uint32 | float32](be *lower.Backend, dtype dtypes.DType, values []T, dims ...int) (*lower.Buffer, error) {
-	return be.Upload(shapes.Make(dtype, dims...), values)
+func upload1[T int32 | uint32 | float32](be *lower.Backend, values []T, dims ...int) (*lower.Buffer, error) {
+	return be.Upload(shapes.Make(dtypes.FromGenericsType[T](), dims...), values)
 }

@@ -24,8 +24,7 @@ type Score struct {
 	Loss   float64 // summed over the S-1 next tokens, in nats
 	Tokens int     // S-1
 
-	// Only of ScoreTrace: T = S, since there is one sequence.
-	Trace *Trace
+	Trace *Trace // of ScoreTrace, else nil
 }
 
 // Trace is what happened inside.
@@ -63,33 +62,32 @@ func bucket(n int) int {
 
 // PrepareScore compiles what a sequence of n tokens needs, so that scoring it is not held up.
 func (e *Engine) PrepareScore(n int, trace bool) error {
-	_, err := e.scorer(n, trace)
+	size, capacity := e.scoring(n)
+	_, err := e.score(size, capacity, trace)
 	return err
 }
 
-func (e *Engine) scorer(n int, trace bool) (*lower.Program, error) {
+// scoring is how n tokens are scored: so many at once, and behind a cache of that capacity, 0 for none.
+func (e *Engine) scoring(n int) (size, capacity int) {
 	if n <= scoreChunk {
-		return e.score(bucket(n), 0, trace)
+		return bucket(n), 0
 	}
-	return e.score(scoreChunk, e.scoreCapacity(n), trace)
+	return scoreChunk, e.capacityFor(n, scoreChunk)
 }
-
-func (e *Engine) scoreCapacity(n int) int { return e.capacityFor(n, scoreChunk) }
 
 func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (s Score, err error) {
 	if err := CheckTokens(e.cfg, ids); err != nil {
 		return s, err
 	}
-	p, err := e.scorer(len(ids), trace)
+	size, capacity := e.scoring(len(ids))
+	p, err := e.score(size, capacity, trace)
 	if err != nil {
 		return s, err
 	}
 	var cache []*lower.Buffer
 	defer func() { free(cache...) }()
-	size := bucket(len(ids))
-	if len(ids) > scoreChunk {
-		size = scoreChunk
-		if cache, err = e.emptyCache(e.scoreCapacity(len(ids))); err != nil {
+	if capacity > 0 {
+		if cache, err = e.emptyCache(capacity); err != nil {
 			return s, err
 		}
 	}
@@ -117,14 +115,14 @@ func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (s Score, 
 func (e *Engine) scorePart(p *lower.Program, part []int32, from, size int, cache []*lower.Buffer) ([]Array, error) {
 	padded := make([]int32, size)
 	copy(padded, part)
-	tokens, err := upload1(e.be, dtypes.Int32, padded, 1, size)
+	tokens, err := upload1(e.be, padded, 1, size)
 	if err != nil {
 		return nil, err
 	}
 	defer tokens.Finalize()
 	args := []*lower.Buffer{tokens}
 	if cache != nil {
-		start, err := upload1(e.be, dtypes.Int32, []int32{int32(from)})
+		start, err := upload1(e.be, []int32{int32(from)})
 		if err != nil {
 			return nil, err
 		}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gomlx/compute/dtypes"
-
 	"mix/graph"
 	"mix/lower"
 )
@@ -74,12 +72,10 @@ func (e *Engine) NewSession(ctx context.Context, prompt, max int, s Sampling) (*
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	switch {
-	case prompt < 1:
-		return nil, fmt.Errorf("prompt of %d tokens, want at least 1", prompt)
-	case prompt >= e.cfg.Context:
-		return nil, fmt.Errorf("%w: %d tokens, want at most %d", ErrTooLong, prompt, e.cfg.Context-1)
-	case max < 1:
+	if err := CheckPrompt(e.cfg, prompt); err != nil {
+		return nil, err
+	}
+	if max < 1 {
 		return nil, fmt.Errorf("%d tokens to generate, want at least 1", max)
 	}
 	chunk := chunks[len(chunks)-1]
@@ -115,7 +111,7 @@ func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 	if x.cache, err = e.emptyCache(x.capacity); err != nil {
 		return err
 	}
-	if x.zero, err = upload1(e.be, dtypes.Int32, []int32{0}); err != nil {
+	if x.zero, err = upload1(e.be, []int32{0}); err != nil {
 		return err
 	}
 	add := func(b *lower.Buffer, failed error) {
@@ -123,24 +119,22 @@ func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 		err = errors.Join(err, failed)
 	}
 	if m != greedy {
-		add(upload1(e.be, dtypes.Float32, []float32{s.Temperature}, 1))
-		add(upload1(e.be, dtypes.Float32, []float32{s.MinP}, 1))
-		add(upload1(e.be, dtypes.Uint32, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2))
+		add(upload1(e.be, []float32{s.Temperature}, 1))
+		add(upload1(e.be, []float32{s.MinP}, 1))
+		add(upload1(e.be, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2))
 	}
 	if m == ranked {
-		add(upload1(e.be, dtypes.Int32, []int32{int32(s.TopK)}, 1))
-		add(upload1(e.be, dtypes.Float32, []float32{s.TopP}, 1))
+		add(upload1(e.be, []int32{int32(s.TopK)}, 1))
+		add(upload1(e.be, []float32{s.TopP}, 1))
 	}
 	return err
 }
 
 // Close frees the cache.
 func (x *Session) Close() {
-	for _, b := range append(append(x.cache, x.sampling...), x.zero) {
-		if b != nil {
-			b.Finalize()
-		}
-	}
+	free(x.cache...)
+	free(x.sampling...)
+	free(x.zero)
 	x.cache, x.sampling, x.zero = nil, nil, nil
 }
 
@@ -194,13 +188,13 @@ func (x *Session) prefillChunk(p *lower.Program, n int, part []int32) (next, aft
 	defer func() { free(args[:]...) }()
 	padded := make([]int32, n)
 	copy(padded, part)
-	if args[0], err = upload1(x.e.be, dtypes.Int32, padded, 1, n); err != nil {
+	if args[0], err = upload1(x.e.be, padded, 1, n); err != nil {
 		return nil, nil, nil, err
 	}
-	if args[1], err = upload1(x.e.be, dtypes.Int32, []int32{int32(x.length)}); err != nil {
+	if args[1], err = upload1(x.e.be, []int32{int32(x.length)}); err != nil {
 		return nil, nil, nil, err
 	}
-	if args[2], err = upload1(x.e.be, dtypes.Int32, []int32{int32(len(part) - 1)}); err != nil {
+	if args[2], err = upload1(x.e.be, []int32{int32(len(part) - 1)}); err != nil {
 		return nil, nil, nil, err
 	}
 	if next, after, logits, err = x.run(p, args[0], args[1], args[2]); err != nil {
@@ -220,6 +214,17 @@ func (x *Session) Step(token, at *lower.Buffer) (next, after, logits *lower.Buff
 	}
 	x.length++
 	return next, after, logits, nil
+}
+
+// CheckPrompt refuses a prompt of no tokens, or of so many that the context has no room for another.
+func CheckPrompt(c graph.Config, tokens int) error {
+	switch {
+	case tokens < 1:
+		return fmt.Errorf("prompt of %d tokens, want at least 1", tokens)
+	case tokens >= c.Context:
+		return fmt.Errorf("%w: %d tokens, want at most %d", ErrTooLong, tokens, c.Context-1)
+	}
+	return nil
 }
 
 // CheckTokens refuses a sequence that the model cannot take: none or too many tokens, or ids outside of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"math"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/knob"
 	"mix/lower"
 	"mix/sharding/axis"
 )
@@ -64,7 +66,9 @@ func BenchmarkSizes(b *testing.B) {
 }
 
 func benchmarkSize(b *testing.B, c graph.Config, dtype dtypes.DType) {
-	be, err := lower.New(b.Context(), lower.Options{Platform: "cpu"})
+	knobs, err := knob.Read(slog.Default()) // MIX_SKIP shows what a pass is worth
+	require.NoError(b, err)
+	be, err := lower.New(b.Context(), lower.Options{Platform: "cpu"}.WithKnobs(knobs))
 	require.NoError(b, err)
 	defer be.Finalize()
 	e, err := New(context.Background(), be, c, &noise{1}, Options{DType: dtype})

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -148,16 +147,9 @@ func (s *scorer) tensor(i int, trace bool, name string, dtype dtypes.DType, rows
 			return err
 		}
 		a := pick(x)
-		var b bytes.Buffer
 		if dtype == dtypes.Int32 {
-			err = binary.Write(&b, binary.LittleEndian, a.Ints)
-		} else {
-			err = binary.Write(&b, binary.LittleEndian, a.Floats)
+			return binary.Write(w, binary.LittleEndian, a.Ints)
 		}
-		if err != nil {
-			return err
-		}
-		_, err = b.WriteTo(w)
-		return err
+		return ckpt.Float32Tensor(name, a.Dims, a.Floats).Write(w)
 	}}
 }

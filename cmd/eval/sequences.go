@@ -116,7 +116,7 @@ func readText(path string, t *token.Tokenizer, context int) (sequences [][]int32
 		return nil, 0, fmt.Errorf("%s: no text, want at least one token", path)
 	}
 	if t.BOS() < 0 || context < 2 {
-		return slices.Collect(slices.Chunk(ids, context)), 0, nil
+		return slices.Collect(slices.Chunk(ids, context)), len(b), nil
 	}
 	for part := range slices.Chunk(ids, context-1) {
 		sequences = append(sequences, append([]int32{t.BOS()}, part...))

@@ -50,8 +50,8 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	if n := len(prompt); n >= model.Config.Context {
-		return fmt.Errorf("%w: %d tokens, want at most %d", serve.ErrTooLong, n, model.Config.Context-1)
+	if err := serve.CheckPrompt(model.Config, len(prompt)); err != nil { // before the weights are loaded
+		return err
 	}
 	e, stop, err := model.Start(ctx, c.Device, streams.Err)
 	if err != nil {

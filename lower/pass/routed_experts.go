@@ -2,7 +2,6 @@ package pass
 
 import (
 	"fmt"
-	"math/bits"
 	"strconv"
 
 	"mix/lower/ir"
@@ -195,10 +194,7 @@ func (x experts) combine(b ir.Builder, y []*ir.Value) *ir.Value {
 // block is how many rows of an expert go through its matrices at once: twice as many as it has on
 // average, so that most experts need one block, and at most 64, where a product no longer waits for
 // memory: larger blocks made prompts of the sizes benchmarked in package serve no faster.
-func (x experts) block() int {
-	twice := (2*x.t*x.k + x.e - 1) / x.e
-	return min(max(1<<bits.Len(uint(twice-1)), 4), 64)
-}
+func (x experts) block() int { return groups{rows: x.t * x.k, e: x.e}.block(64) }
 
 // sorted brings rows of one expert together and runs them in blocks.
 //
@@ -206,12 +202,11 @@ func (x experts) block() int {
 // Experts run in ascending order, so that each writes its rows over what its forerunners left.
 func (x experts) sorted(b ir.Builder) *ir.Value {
 	r, n := x.t*x.k, x.block()
-	flat := b.Reshape(x.chosen, r)                                      // [R]
-	ids, order := b.SortBy(flat, b.Iota(0, "i32", r))                   // [R] both
-	token := b.Div(order, b.Const(order.Type, strconv.Itoa(x.k)))       // [R]
-	rows := b.Rows(x.x, token)                                          // [R, D]
-	rows = b.Concat(0, rows, b.Const(ir.Tensor(x.elem, n, x.d), "0.0")) // [R+n, D]
-	y := b.Const(rows.Type, "0.0")                                      // [R+n, D]
+	flat := b.Reshape(x.chosen, r)                                // [R]
+	ids, order := b.SortBy(flat, b.Iota(0, "i32", r))             // [R] both
+	token := b.Div(order, b.Const(order.Type, strconv.Itoa(x.k))) // [R]
+	rows := padded(b, b.Rows(x.x, token), n)                      // [R+n, D]
+	y := b.Const(rows.Type, "0.0")                                // [R+n, D]
 	if x.stacked {
 		y = x.stackedBlocks(b, ids, rows, y, x.ends(b, flat))
 	} else {
@@ -238,15 +233,11 @@ func (x experts) ends(b ir.Builder, flat *ir.Value) *ir.Value {
 // blocks runs one expert's rows from p up to end and returns y with them written.
 func (x experts) blocks(b ir.Builder, p, end, rows, y, gate, up, down *ir.Value) *ir.Value {
 	n := x.block()
-	loop := b.While([]*ir.Value{p, y},
-		func(b ir.Builder, vs []*ir.Value) *ir.Value { return b.Compare("LT", vs[0], end) },
-		func(b ir.Builder, vs []*ir.Value) []*ir.Value {
-			p, y, zero := vs[0], vs[1], b.Index(0)
-			part := b.DynamicSlice(rows, []*ir.Value{p, zero}, n, x.d)
-			part = x.expert(b, part, gate, up, down)
-			return []*ir.Value{b.Add(p, b.Index(n)), b.DynamicUpdate(y, part, p, zero)}
-		})
-	return loop[1]
+	return blocks(b, n, p, end, y, func(b ir.Builder, p, y *ir.Value) *ir.Value {
+		zero := b.Index(0)
+		part := b.DynamicSlice(rows, []*ir.Value{p, zero}, n, x.d)
+		return b.DynamicUpdate(y, x.expert(b, part, gate, up, down), p, zero)
+	})
 }
 
 // splitBlocks has one loop an expert, each with its own matrices: a matrix chosen inside a loop
