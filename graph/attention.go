@@ -12,6 +12,7 @@ type view struct {
 	rotary Rotary
 	places composite.Places
 	start  *Node // [] int32, where in the cache the queries' keys go; nil without a cache
+	again  Recompute
 }
 
 // attend is grouped-query attention of one layer.
@@ -30,9 +31,28 @@ func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
 	if k != nil {
 		key, value = write(k, key, at.start), write(v, value, at.start) // [B, G, C, A]
 	}
-	heads := composite.Attention(q, key, value, at.places) // [B, H, S, A]
-	y = merge(heads, w.out)                                // [B, S, D]
+	heads := at.attention(q, key, value) // [B, H, S, A]
+	y = merge(heads, w.out)              // [B, S, D]
 	return composite.Constrain(y, axis.Batch, axis.Seq, axis.Embed), key, value
+}
+
+// attention is composite.Attention, computed again in the backward pass where that is wanted.
+func (at view) attention(q, k, v *Node) *Node {
+	if at.again != RecomputeAttention {
+		return composite.Attention(q, k, v, at.places) // [B, H, S, A]
+	}
+	in := []*Node{q, k, v, at.places.Query, at.places.Key}
+	if at.places.QuerySegments != nil {
+		in = append(in, at.places.QuerySegments, at.places.KeySegments)
+	}
+	return composite.Recompute(in, func(in []*Node) []*Node {
+		places := at.places
+		places.Query, places.Key = in[3], in[4]
+		if len(in) > 5 {
+			places.QuerySegments, places.KeySegments = in[5], in[6]
+		}
+		return []*Node{composite.Attention(in[0], in[1], in[2], places)}
+	})[0]
 }
 
 // project maps activations to heads. The product is of matrices as they lie in memory: asked for heads

@@ -32,7 +32,7 @@ func TestCrossEntropy(t *testing.T) {
 				x[i] *= tt.scale
 			}
 			out := purego.Eval(t, []any{purego.Tensor(x, batch, seq, vocab), purego.Tensor(tt.labels, batch, seq)}, func(in []*gx.Node) []*gx.Node {
-				loss, kept := graph.CrossEntropy(in[0], in[1])
+				loss, kept := graph.CrossEntropy(in[0], graph.NextTokens(in[1]))
 				return []*gx.Node{loss, kept, gx.Gradient(loss, in[0])[0]}
 			})
 			loss := func(x []float32) float64 {

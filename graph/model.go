@@ -23,6 +23,9 @@ type Inputs struct {
 	// Start is the position of the first token, [] int32, the same in every sequence; nil for 0. With a
 	// cache it is also where the tokens' keys are written.
 	Start *Node
+	// Positions are those that keys and queries are rotated by, [B, S] int32; nil for 0, 1, 2 …, after Start.
+	// Who sees whom is by order in the sequence in either case. Not with a cache.
+	Positions *Node
 	// Segments keeps tokens of different segments from seeing each other, [B, S] int32: packed documents,
 	// or padding. nil when each sequence is one segment. Not with a cache.
 	Segments *Node
@@ -57,17 +60,28 @@ func Run(c Config, w Weights, in Inputs, cache *Cache, keep Keep) Result {
 	return run(c, w, in, cache, keep, composite.Scan)
 }
 
-// RunForGradient is Run with what autodiff needs kept: without a cache, whole sequences from position 0.
-func RunForGradient(c Config, w Weights, in Inputs, keep Keep) Result {
+// Recompute says what the backward pass computes again instead of keeping it.
+type Recompute int
+
+const (
+	RecomputeNothing   Recompute = iota
+	RecomputeAttention           // scores and their softmax, [B, H, S, S] a layer
+)
+
+// RunForGradient is Run with what autodiff needs kept: without a cache, whole sequences from position 0. In
+// the Stacked layout that is what goes into each layer, and the backward pass computes all in it again.
+func RunForGradient(c Config, w Weights, in Inputs, keep Keep, again Recompute) Result {
+	w.again = again
 	return run(c, w, in, nil, keep, composite.ScanForGradient)
 }
 
-type scanner func(carry, shared, stacked []*Node, outs []shapes.Shape, layer composite.Layer) (last, all []*Node)
+type scanner func(in composite.Scanned, outs []shapes.Shape, layer composite.Layer) (last, all []*Node)
 
 func run(c Config, w Weights, in Inputs, cache *Cache, keep Keep, scan scanner) Result {
-	x := composite.Constrain(Embed(in.Tokens, w.at(pathEmbed)), axis.Batch, axis.Seq, axis.Embed) // [B, S, D]
+	x := ConvertDType(Embed(in.Tokens, w.at(pathEmbed)), w.dtype) // [B, S, D]
+	x = composite.Constrain(x, axis.Batch, axis.Seq, axis.Embed)  // [B, S, D]
 	r := Result{Embedded: x}
-	at := viewOf(c, in, cache)
+	at := viewOf(c, w, in, cache)
 	var kept []*Node
 	if w.layout == Stacked {
 		x, r.Cache, kept = stackedLayers(c, w, x, at, cache, keep, scan)
@@ -80,20 +94,21 @@ func run(c Config, w Weights, in Inputs, cache *Cache, keep Keep, scan scanner) 
 	if keep >= KeepAll {
 		r.Layers, r.AttnOut, r.MoEOut = kept[3], kept[4], kept[5]
 	}
-	r.Hidden = RMSNorm(x, w.at(pathFinalNorm), c.NormEps) // [B, S, D]
+	r.Hidden = RMSNorm(x, ConvertDType(w.at(pathFinalNorm), w.dtype), c.NormEps) // [B, S, D]
 	return r
 }
 
 // Logits scores every token id after each position of hidden: [..., D] to [..., V] float32.
 func Logits(c Config, w Weights, hidden *Node) *Node {
+	path := pathHead
 	if c.TieEmbedding {
-		return Head(hidden, w.at(pathEmbed)) // [..., V]
+		path = pathEmbed
 	}
-	return Head(hidden, w.at(pathHead)) // [..., V]
+	return Head(hidden, ConvertDType(w.at(path), w.dtype)) // [..., V]
 }
 
 // viewOf places the queries and keys of a call.
-func viewOf(c Config, in Inputs, cache *Cache) view {
+func viewOf(c Config, w Weights, in Inputs, cache *Cache) view {
 	g, grid := in.Tokens.Graph(), in.Tokens.Shape().Clone()
 	grid.DType = dtypes.Int32
 	positions := Iota(g, grid, 1) // [B, S]
@@ -101,7 +116,12 @@ func viewOf(c Config, in Inputs, cache *Cache) view {
 		in.Start.AssertScalar()
 		positions = Add(positions, BroadcastToShape(in.Start, grid)) // [B, S]
 	}
-	at := view{rotary: RotaryAngles(positions, c.HeadDim, c.RopeTheta), start: in.Start}
+	rotated := positions // [B, S]
+	if in.Positions != nil {
+		in.Positions.AssertDims(grid.Dimensions...)
+		rotated = in.Positions
+	}
+	at := view{rotary: RotaryAngles(rotated, c.HeadDim, c.RopeTheta), start: in.Start, again: w.again}
 	at.places = composite.Places{Query: positions, Key: positions, QuerySegments: in.Segments, KeySegments: in.Segments, Window: c.Window}
 	if cache != nil {
 		at.places.Key = Iota(g, shape(dtypes.Int32, grid.Dim(0), cache.capacity()), 1) // [B, C]
@@ -133,7 +153,7 @@ func splitLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Keep)
 			k, v = cache.K[l], cache.V[l]
 		}
 		var tr LayerTrace
-		x, k, v, tr = block(c, x, w.layer(l, c.Experts), at, k, v) // [B, S, D], [B, G, C, A] twice
+		x, k, v, tr = block(c, x, w.layer(l, c.Experts).in(w.dtype), at, k, v) // [B, S, D], [B, G, C, A] twice
 		if cache != nil {
 			after.K, after.V = append(after.K, k), append(after.V, v)
 		}
@@ -167,11 +187,12 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		outs = append(outs, shape(cache.K[0].DType(), one...), shape(cache.V[0].DType(), one...))
 	}
 	outs = append(outs, traceShapes(c, x, keep)...)
-	last, all := scan([]*Node{x}, shared, stacked, outs, func(carry, shared, slices []*Node) (next, outs []*Node) {
+	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked}
+	last, all := scan(in, outs, func(in composite.Scanned) (next, outs []*Node) {
 		here := at
-		here.places.Query, here.places.Key = shared[0], shared[1]
-		here.rotary = Rotary{shared[2], shared[3]}
-		rest := shared[4:]
+		here.places.Query, here.places.Key = in.Shared[0], in.Shared[1]
+		here.rotary = Rotary{in.Shared[2], in.Shared[3]}
+		rest := in.Shared[4:]
 		if at.start != nil {
 			here.start, rest = rest[0], rest[1:]
 		}
@@ -180,9 +201,9 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		}
 		var k, v *Node
 		if cache != nil {
-			k, v = slices[n], slices[n+1] // [B, G, C, A]
+			k, v = in.Stacked[n], in.Stacked[n+1] // [B, G, C, A]
 		}
-		y, k, v, tr := block(c, carry[0], layerOf(slices[:n]), here, k, v)
+		y, k, v, tr := block(c, in.Carry[0], layerOf(in.Stacked[:n]).in(w.dtype), here, k, v)
 		if cache != nil {
 			outs = append(outs, k, v)
 		}

@@ -68,7 +68,7 @@ func TestForwardAgainstReference(t *testing.T) {
 				out := p.run(t, graph.PerMatrix, []any{ints(c, t, "input_ids"), ints(c, t, "labels")}, func(w graph.Weights, _, args []*gx.Node) []*gx.Node {
 					r := graph.Run(p.cfg, w, graph.Inputs{Tokens: args[0]}, nil, graph.KeepAll)
 					logits := graph.Logits(p.cfg, w, r.Hidden)
-					ce, _ := graph.CrossEntropy(logits, args[1])
+					ce, _ := graph.CrossEntropy(logits, graph.NextTokens(args[1]))
 					aux := graph.LoadBalance(r.RouterLogits, r.RouterChosen, nil)
 					return []*gx.Node{logits, ce, aux, r.Embedded, r.Hidden, r.Layers, r.AttnOut, r.MoEOut, r.RouterLogits, r.RouterWeights, r.RouterChosen}
 				})
@@ -109,7 +109,7 @@ func TestPaddingAgainstReference(t *testing.T) {
 				out := p.run(t, graph.PerMatrix, args, func(w graph.Weights, _, args []*gx.Node) []*gx.Node {
 					r := graph.Run(p.cfg, w, graph.Inputs{Tokens: args[0], Segments: args[2]}, nil, graph.KeepRouter)
 					logits := graph.Logits(p.cfg, w, r.Hidden)
-					ce, _ := graph.CrossEntropy(logits, args[1])
+					ce, _ := graph.CrossEntropy(logits, graph.NextTokens(args[1]))
 					mask := gx.ConvertDType(gx.Reshape(args[2], -1), dtypes.Float32)
 					shown := gx.Mul(logits, gx.ConvertDType(gx.InsertAxes(args[2], -1), dtypes.Float32))
 					return []*gx.Node{shown, ce, graph.LoadBalance(r.RouterLogits, r.RouterChosen, mask)}
@@ -146,8 +146,8 @@ func TestGradientAgainstReference(t *testing.T) {
 			c := oracle.Open(t, name)
 			p := open(t, c.Checkpoints[0], graph.PerMatrix)
 			out := p.run(t, graph.PerMatrix, []any{ints(c, t, "input_ids"), ints(c, t, "labels")}, func(w graph.Weights, weights, args []*gx.Node) []*gx.Node {
-				r := graph.RunForGradient(p.cfg, w, graph.Inputs{Tokens: args[0]}, graph.KeepRouter)
-				loss, _ := graph.CrossEntropy(graph.Logits(p.cfg, w, r.Hidden), args[1])
+				r := graph.RunForGradient(p.cfg, w, graph.Inputs{Tokens: args[0]}, graph.KeepRouter, graph.RecomputeNothing)
+				loss, _ := graph.CrossEntropy(graph.Logits(p.cfg, w, r.Hidden), graph.NextTokens(args[1]))
 				aux := graph.LoadBalance(r.RouterLogits, r.RouterChosen, nil)
 				loss = gx.Add(loss, gx.MulScalar(aux, p.cfg.AuxCoef))
 				return append([]*gx.Node{loss}, gx.Gradient(loss, weights...)...)

@@ -72,10 +72,13 @@ const (
 	// PerMatrix takes one argument a layer and one matrix an expert and unrolls the layers: on CPUs a slice of
 	// a stacked weight is a copy of it, so decode reads twice the bytes in the Stacked form.
 	PerMatrix
+	// PerLayer takes one argument a layer, experts stacked, and unrolls the layers: in training the backward
+	// pass keeps what the forward pass computed, and grouped products want an expert beside the next.
+	PerLayer
 )
 
 // Layouts names the layouts, as flags and reports do.
-var Layouts = map[string]Layout{"stacked": Stacked, "per-matrix": PerMatrix}
+var Layouts = map[string]Layout{"stacked": Stacked, "per-matrix": PerMatrix, "per-layer": PerLayer}
 
 func (l Layout) String() string {
 	for name, x := range Layouts {
@@ -96,9 +99,9 @@ func Pieces(c Config, l Layout, dtype dtypes.DType) []axis.Piece {
 			dt = dtypes.Float32
 		}
 		split := 0 // leading axes that become arguments of their own
-		if l == PerMatrix && p.Axes[0] == axis.Layers {
+		if l != Stacked && p.Axes[0] == axis.Layers {
 			split = 1
-			if p.Axes[1] == axis.Experts && len(p.Axes) > 3 {
+			if l == PerMatrix && p.Axes[1] == axis.Experts && len(p.Axes) > 3 {
 				split = 2
 			}
 		}

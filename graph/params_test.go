@@ -12,7 +12,7 @@ import (
 	"mix/sharding/axis"
 )
 
-var layouts = []graph.Layout{graph.Stacked, graph.PerMatrix}
+var layouts = []graph.Layout{graph.Stacked, graph.PerMatrix, graph.PerLayer}
 
 func TestLayoutsHaveNames(t *testing.T) {
 	for name, l := range graph.Layouts {

@@ -14,6 +14,14 @@ import (
 type Weights struct {
 	layout Layout
 	nodes  map[string]*Node
+	dtype  dtypes.DType // that matrices and norms are computed with
+	again  Recompute
+}
+
+// In is the same weights, converted to dtype where they are used. The router stays as it is.
+func (w Weights) In(dtype dtypes.DType) Weights {
+	w.dtype = dtype
+	return w
 }
 
 // Declare makes one parameter of g for each piece of the layout, named for the piece, in Pieces' order.
@@ -27,7 +35,7 @@ func Declare(g *Graph, c Config, l Layout, dtype dtypes.DType) Weights {
 
 // WeightsOf takes weights that exist already: nodes in Pieces' order.
 func WeightsOf(c Config, l Layout, dtype dtypes.DType, nodes []*Node) Weights {
-	w := Weights{layout: l, nodes: map[string]*Node{}}
+	w := Weights{layout: l, nodes: map[string]*Node{}, dtype: dtype}
 	qs := Pieces(c, l, dtype)
 	if len(nodes) != len(qs) {
 		panic(fmt.Errorf("weights: %d arguments, want %d for the %s layout", len(nodes), len(qs), l))
@@ -70,14 +78,33 @@ func layerOf(s []*Node) layer {
 		experts: composite.Experts{Gate: s[7:8], Up: s[8:9], Down: s[9:10]}}
 }
 
-// layer is layer l of the PerMatrix layout.
+// layer is layer l of a layout that splits them.
 func (w Weights) layer(l, experts int) layer {
 	y := layer{attnNorm: w.at(pathAttnNorm, l), query: w.at(pathQuery, l), key: w.at(pathKey, l), value: w.at(pathValue, l),
 		out: w.at(pathOut, l), moeNorm: w.at(pathMoENorm, l), router: w.at(pathRouter, l)}
+	if w.layout == PerLayer {
+		y.experts = composite.Experts{Gate: []*Node{w.at(pathGate, l)}, Up: []*Node{w.at(pathUp, l)}, Down: []*Node{w.at(pathDown, l)}}
+		return y
+	}
 	for e := range experts {
 		y.experts.Gate = append(y.experts.Gate, w.at(pathGate, l, e))
 		y.experts.Up = append(y.experts.Up, w.at(pathUp, l, e))
 		y.experts.Down = append(y.experts.Down, w.at(pathDown, l, e))
+	}
+	return y
+}
+
+// in is a layer in the dtype it is computed with, all but the router.
+func (y layer) in(dtype dtypes.DType) layer {
+	for _, n := range []**Node{&y.attnNorm, &y.query, &y.key, &y.value, &y.out, &y.moeNorm} {
+		*n = ConvertDType(*n, dtype)
+	}
+	for _, ns := range []*[]*Node{&y.experts.Gate, &y.experts.Up, &y.experts.Down} {
+		all := make([]*Node, len(*ns))
+		for i, n := range *ns {
+			all[i] = ConvertDType(n, dtype)
+		}
+		*ns = all
 	}
 	return y
 }

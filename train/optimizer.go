@@ -28,27 +28,21 @@ func (a AdamW) Validate() error {
 	return nil
 }
 
-// Rates are the scalars of one update, [] float32 each; the host computes them in float64.
-type Rates struct {
-	LR           *Node // learning rate
-	Bias1, Bias2 *Node // 1 - Beta^t at update t, counted from 1
-}
-
 // update is one step of AdamW on one weight. All are float32 of one shape.
 //
 //	m ← β₁m + (1-β₁)g    v ← β₂v + (1-β₂)g²
 //	w ← w - lr·(λw + (m/bias₁) / (√(v/bias₂) + ε))
 //
 // Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
-func (a AdamW) update(w, g, m, v *Node, r Rates, decayed bool) (w2, m2, v2 *Node) {
+func (a AdamW) update(w, g, m, v *Node, r rates, decayed bool) (w2, m2, v2 *Node) {
 	k := func(x float64) *Node { return Const(w.Graph(), float32(x)) }
 	m2 = Add(Mul(k(a.Beta1), m), Mul(k(1-a.Beta1), g))
 	v2 = Add(Mul(k(a.Beta2), v), Mul(k(1-a.Beta2), Mul(g, g)))
-	step := Div(Div(m2, r.Bias1), Add(Sqrt(Div(v2, r.Bias2)), k(a.Eps)))
+	step := Div(Div(m2, r.bias1), Add(Sqrt(Div(v2, r.bias2)), k(a.Eps)))
 	if decayed {
 		step = Add(step, Mul(k(a.WeightDecay), w))
 	}
-	return Sub(w, Mul(r.LR, step)), m2, v2
+	return Sub(w, Mul(r.lr, step)), m2, v2
 }
 
 // clip scales gradients so that their global norm is at most a.Clip. norm is that before, [] float32.

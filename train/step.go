@@ -1,51 +1,181 @@
-// Package train computes training steps: forward, loss, gradient, clip and update as one program.
+// Package train trains a Mixtral: one step, many times.
 //
-//	weights, moments, tokens → loss → gradient → clip → AdamW → weights, moments, metrics
+//	samples → batch → step → metrics → report
+//	                   │ state in place        └ every so often: evaluation, checkpoint
+//	                   forward → losses → gradient → clip → AdamW
 //
-// Axes as in package graph.
+// A step is one program. Its microbatches are a scan inside of it, whose gradient computes each microbatch
+// again: sums over all of them, such as those of which the load-balancing loss is a product, are whole before
+// any gradient is taken, so accumulated steps are the same as plain ones.
+//
+// Axes as in package graph; M microbatches of B samples.
 package train
 
 import (
+	"math"
+	"slices"
+
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 
 	"mix/graph"
+	"mix/graph/composite"
 )
 
-// State is what a step updates: float32, in graph.Pieces' order.
-type State struct{ Weights, First, Second []*Node }
-
-// Metrics are what a step says of itself, [] float32 each.
-type Metrics struct {
-	Loss, CE, Aux *Node // CE + AuxCoef·Aux, and its parts
-	Norm          *Node // of the gradient, before clipping
-	Good          *Node // 1, or 0 when loss or gradient is not finite: then nothing was updated
+// batch is what a step learns from.
+type batch struct {
+	tokens    *Node // [M, B, S] int32
+	labels    *Node // [M, B, S] int32, what follows each token, or graph.Ignore
+	segments  *Node // [M, B, S] int32, documents that do not see each other, negative for padding; nil for one each
+	positions *Node // [M, B, S] int32, nil for 0, 1, 2 …
 }
 
-// Step is one update.
-//
-//	tokens, labels [B, S] int32; see graph.CrossEntropy
-//
-// decayed tells which weights decay, in graph.Pieces' order. A loss or gradient that is not finite leaves
-// the state as it is.
-func Step(c graph.Config, l graph.Layout, a AdamW, st State, tokens, labels *Node, r Rates, decayed []bool) (State, Metrics) {
-	w := graph.WeightsOf(c, l, dtypes.Float32, st.Weights)
-	run := graph.RunForGradient(c, w, graph.Inputs{Tokens: tokens}, graph.KeepRouter)
-	var m Metrics
-	m.CE, _ = graph.CrossEntropy(graph.Logits(c, w, run.Hidden), labels)
-	m.Aux = graph.LoadBalance(run.RouterLogits, run.RouterChosen, nil)
-	m.Loss = Add(m.CE, Mul(m.Aux, Const(tokens.Graph(), float32(c.AuxCoef))))
-
-	grads, norm := a.clip(Gradient(m.Loss, st.Weights...))
-	m.Norm = norm
-	good := And(IsFinite(m.Loss), IsFinite(norm)) // []
-	m.Good = ConvertDType(good, dtypes.Float32)
-	var next State
-	for i, g := range grads {
-		w, first, second := a.update(st.Weights[i], g, st.First[i], st.Second[i], r, decayed[i])
-		next.Weights = append(next.Weights, Where(good, w, st.Weights[i]))
-		next.First = append(next.First, Where(good, first, st.First[i]))
-		next.Second = append(next.Second, Where(good, second, st.Second[i]))
+// nodes lists what is there, of reads such a list.
+func (b batch) nodes() (all []*Node) {
+	for _, n := range []*Node{b.tokens, b.labels, b.segments, b.positions} {
+		if n != nil {
+			all = append(all, n)
+		}
 	}
-	return next, m
+	return all
+}
+
+func (b batch) of(all []*Node) batch {
+	for _, n := range []**Node{&b.tokens, &b.labels, &b.segments, &b.positions} {
+		if *n != nil {
+			*n, all = all[0], all[1:]
+		}
+	}
+	return b
+}
+
+// sums are what the losses are made of, and add up over microbatches.
+type sums struct {
+	ce, kept *Node // [] float32: loss over the labels, and how many there are
+	router   graph.RouterSums
+}
+
+func (s sums) nodes() []*Node { return append([]*Node{s.ce, s.kept}, s.router.Nodes()...) }
+
+func sumsOf(n []*Node) sums { return sums{n[0], n[1], graph.RouterSumsOf(n[2:])} }
+
+// forward runs one microbatch, [B, S] each.
+func (m model) forward(w graph.Weights, b batch) sums {
+	in := graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}
+	again := graph.RecomputeNothing
+	if m.Recompute == RecomputeSelective {
+		again = graph.RecomputeAttention
+	}
+	r := graph.RunForGradient(m.Model, w, in, graph.KeepRouter, again)
+	each, mask := graph.TokenLosses(graph.Logits(m.Model, w, r.Hidden), b.labels) // [B, S] both
+	var counts *Node                                                              // [B·S], nil for all
+	if b.segments != nil {
+		real := GreaterOrEqual(b.segments, Const(b.segments.Graph(), int32(0)))
+		counts = Reshape(ConvertDType(real, dtypes.Float32), -1)
+	}
+	return sums{ReduceAllSum(each), ReduceAllSum(mask), graph.SumRouter(r.RouterLogits, r.RouterChosen, counts)}
+}
+
+// allForward runs all microbatches.
+func (m model) allForward(trained, frozen []*Node, b batch) sums {
+	n := b.tokens.Shape().Dim(0)
+	if n == 1 {
+		var one []*Node
+		for _, x := range b.nodes() {
+			one = append(one, Squeeze(x, 0)) // [B, S]
+		}
+		return m.forward(m.bind(trained, frozen), b.of(one))
+	}
+	g := b.tokens.Graph()
+	zero := func(dims ...int) *Node { return BroadcastToDims(Const(g, float32(0)), dims...) }
+	l, e := m.Model.Layers, m.Model.Experts
+	start := sums{zero(), zero(), graph.RouterSums{Rows: zero(), Routed: zero(l, e), Probs: zero(l, e), Z: zero()}}
+	in := composite.Scanned{Carry: start.nodes(), Shared: frozen, Weights: trained, Stacked: b.nodes()}
+	last, _ := composite.ScanForGradient(in, nil, func(in composite.Scanned) (next, _ []*Node) {
+		for i, x := range m.forward(m.bind(in.Weights, in.Shared), b.of(in.Stacked)).nodes() {
+			next = append(next, Add(in.Carry[i], x))
+		}
+		return next, nil
+	})
+	return sumsOf(last)
+}
+
+// losses are [] float32 each.
+type losses struct{ total, ce, aux, z *Node }
+
+func (m model) losses(s sums) (l losses) {
+	weigh := func(x *Node, by float64) *Node { return Mul(x, Const(x.Graph(), float32(by))) }
+	l.ce = graph.Mean(s.ce, s.kept)
+	if l.aux = s.router.LoadBalance(); m.Balance == BalancePerLayer {
+		l.aux = s.router.LoadBalancePerLayer(m.Model.TopK)
+	}
+	l.z = s.router.ZLoss()
+	l.total = l.ce
+	if m.Model.AuxCoef != 0 {
+		l.total = Add(l.total, weigh(l.aux, m.Model.AuxCoef))
+	}
+	if m.ZCoef != 0 {
+		l.total = Add(l.total, weigh(l.z, m.ZCoef))
+	}
+	return l
+}
+
+// state is what a step updates. Weights and moments are float32, in the order of model.trained.
+type state struct {
+	weights, first, second []*Node
+	updates                *Node // [] int32, made up to now
+}
+
+func (s state) nodes() []*Node {
+	return slices.Concat(s.weights, s.first, s.second, []*Node{s.updates})
+}
+
+// Places of a step's metrics, float32 in one vector; the share of each expert follows, [L, E].
+const (
+	metricLoss = iota
+	metricCE
+	metricAux
+	metricZ
+	metricNorm // of the gradient, before clipping
+	metricGood // 1, or 0 when loss or gradient is not finite: then nothing was updated
+	metricLoad
+)
+
+// step is one update at learning rate lr, [] float32. A loss or gradient that is not finite leaves the state
+// as it is.
+func (m model) step(st state, frozen []*Node, b batch, lr *Node) (next state, metrics *Node) {
+	s := m.allForward(st.weights, frozen, b)
+	l := m.losses(s)
+	grads, norm := m.Optimizer.clip(Gradient(l.total, st.weights...))
+	good := And(IsFinite(l.total), IsFinite(norm)) // []
+	next.updates = Add(st.updates, ConvertDType(good, dtypes.Int32))
+	rates := m.Optimizer.rates(lr, Add(st.updates, Const(lr.Graph(), int32(1))))
+	for i, g := range grads {
+		w, first, second := m.Optimizer.update(st.weights[i], g, st.first[i], st.second[i], rates, m.decayed[i])
+		next.weights = append(next.weights, Where(good, w, st.weights[i]))
+		next.first = append(next.first, Where(good, first, st.first[i]))
+		next.second = append(next.second, Where(good, second, st.second[i]))
+	}
+	choices := Mul(s.router.Rows, Const(lr.Graph(), float32(m.Model.TopK))) // [] a layer
+	load := Reshape(graph.Mean(s.router.Routed, choices), -1)               // [L·E]
+	all := []*Node{load}
+	for _, x := range []*Node{ConvertDType(good, dtypes.Float32), norm, l.z, l.aux, l.ce, l.total} {
+		all = slices.Insert(all, 0, Reshape(x, 1))
+	}
+	return next, Concatenate(all, 0)
+}
+
+// rates are the scalars of one update, [] float32 each.
+type rates struct {
+	lr           *Node // learning rate
+	bias1, bias2 *Node // 1 - βᵗ at update t, counted from 1
+}
+
+// rates of update t, [] int32. 1-βᵗ is computed as -expm1(t·ln β): as a difference it would have three
+// digits at the first updates.
+func (a AdamW) rates(lr, t *Node) rates {
+	bias := func(beta float64) *Node {
+		return Neg(Expm1(Mul(ConvertDType(t, dtypes.Float32), Const(t.Graph(), float32(math.Log(beta))))))
+	}
+	return rates{lr, bias(a.Beta1), bias(a.Beta2)}
 }

@@ -1,25 +1,23 @@
 package train
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
-	"unsafe"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
-	gx "github.com/gomlx/gomlx/core/graph"
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
 	"mix/internal/oracle"
 	"mix/lower"
-	"mix/sharding/axis"
 	"mix/sharding/ckpt"
+	"mix/train/data"
 )
 
 // recorded is the part of golden.json about five steps of AdamW.
@@ -39,148 +37,201 @@ type recorded struct {
 	}
 }
 
-func TestFiveStepsAgainstReference(t *testing.T) {
-	be, err := lower.New(context.Background(), lower.Options{Platform: "cpu", NoCache: true})
+// bench is a model on a device, with the step that trains it.
+type bench struct {
+	m   model
+	dev *device
+	p   *lower.Program
+	run *run // for its upload
+}
+
+// backend is a CPU without a cache of programs.
+func backend(t testing.TB) *lower.Backend {
+	be, err := lower.New(t.Context(), lower.Options{Platform: "cpu", NoCache: true})
 	require.NoError(t, err)
-	defer be.Finalize()
+	t.Cleanup(be.Finalize)
+	return be
+}
+
+// options are those of a run that leaves out nothing, for batches of [m, b, s].
+func options(c graph.Config, m, b, s int) Options {
+	return Options{Model: c, DType: dtypes.Float32, Seq: s, Micro: b, Global: m * b, Steps: 1, Balance: BalancePooled, Recompute: RecomputeNone,
+		Optimizer: AdamW{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1, Clip: 1}, Schedule: Schedule{Peak: 1e-3, Decay: Constant}}
+}
+
+func newBench(t testing.TB, be *lower.Backend, m model, start Reader) *bench {
+	require.NoError(t, m.Validate())
+	x := &bench{m: m, run: &run{Job: Job{Options: m.Options, Backend: be}}}
+	var err error
+	x.dev, err = newDevice(be, m, map[string]Reader{groupWeights: start, groupFirst: zeros{}, groupSecond: zeros{}}, 0)
+	require.NoError(t, err)
+	t.Cleanup(x.dev.free)
+	x.p, err = programs{be: be, m: m}.step()
+	require.NoError(t, err)
+	t.Cleanup(x.p.Finalize)
+	return x
+}
+
+// text is the batch of plain sequences of S tokens, whose last has no label.
+func text(ids []int32, s int) (b data.Batch) {
+	for i := 0; i < len(ids); i += s {
+		b.Tokens = append(append(b.Tokens, ids[i:i+s]...), 0)
+		b.Labels = append(append(b.Labels, ids[i+1:i+s]...), graph.Ignore)
+	}
+	return b
+}
+
+// step runs one update and returns the metrics.
+func (x *bench) step(t testing.TB, b data.Batch, lr float64) []float32 {
+	inputs, err := x.run.upload(b, lr)
+	require.NoError(t, err)
+	outs, err := x.p.Run(append(append([]*lower.Buffer{}, x.dev.state...), inputs...)...)
+	require.NoError(t, err)
+	copy(x.dev.state, outs[1:])
+	v := make([]float32, metricLoad+x.m.Model.Layers*x.m.Model.Experts)
+	require.NoError(t, outs[0].ToFlatData(v))
+	outs[0].Finalize()
+	for _, in := range inputs {
+		in.Finalize()
+	}
+	return v
+}
+
+// weights copies the weights to the host.
+func (x *bench) weights(t testing.TB) (all [][]float32) {
+	for i, q := range x.m.trained {
+		values := make([]float32, q.Elements())
+		require.NoError(t, x.dev.state[i].ToFlatData(values))
+		all = append(all, values)
+	}
+	return all
+}
+
+// checkpoint opens a recorded model.
+func checkpoint(t testing.TB, dir string) (graph.Config, *ckpt.Checkpoint) {
+	c, err := graph.LoadConfig(dir)
+	require.NoError(t, err)
+	ck, err := ckpt.Open(dir, graph.Params(c), ckpt.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { ck.Close() })
+	return c, ck
+}
+
+// TestFiveStepsAgainstReference holds every form of the step to five recorded ones of PyTorch's AdamW.
+func TestFiveStepsAgainstReference(t *testing.T) {
+	be := backend(t)
 	for _, name := range oracle.Names() {
-		t.Run(name, func(t *testing.T) {
-			c := oracle.Open(t, name)
-			var want recorded
-			b, err := os.ReadFile(filepath.Join(filepath.Dir(c.Checkpoints[0]), "golden.json"))
-			require.NoError(t, err)
-			require.NoError(t, json.Unmarshal(b, &want))
-			h := want.AdamW.Hyper
-			run := newRun(t, be, c.Checkpoints[0], AdamW{Beta1: h.Betas[0], Beta2: h.Betas[1], Eps: h.Eps, WeightDecay: h.WeightDecay})
-			ids, dims := c.Ints(t, "train.input_ids")
-			n := dims[1] * dims[2]
-			for i, log := range want.AdamW.Log {
-				m := run.step(t, ids[i*n:(i+1)*n], dims[1:], h.LR)
-				require.InEpsilon(t, log.Loss, m[0], 1e-5, "loss of step %d", i)
-				require.InEpsilon(t, log.Norm, m[1], 1e-4, "gradient norm of step %d", i)
-				require.EqualValues(t, 1, m[2])
+		for _, again := range []Recompute{RecomputeNone, RecomputeFull} {
+			if testing.Short() && again != RecomputeNone {
+				continue
 			}
-			c.CheckMoved(t, run.pieces, run.weights(t), want.AdamW.After, want.AdamW.Moved, 1e-3)
-		})
+			t.Run(name+"/"+string(again), func(t *testing.T) {
+				o := oracle.Open(t, name)
+				var want recorded
+				b, err := os.ReadFile(filepath.Join(filepath.Dir(o.Checkpoints[0]), "golden.json"))
+				require.NoError(t, err)
+				require.NoError(t, json.Unmarshal(b, &want))
+				h := want.AdamW.Hyper
+				c, ck := checkpoint(t, o.Checkpoints[0])
+				ids, dims := o.Ints(t, "train.input_ids")
+				opt := options(c, 1, dims[1], dims[2])
+				opt.Optimizer = AdamW{Beta1: h.Betas[0], Beta2: h.Betas[1], Eps: h.Eps, WeightDecay: h.WeightDecay}
+				opt.Recompute = again
+				m := newModel(opt)
+				for i := range m.decayed { // the reference decays all
+					m.decayed[i] = true
+				}
+				x := newBench(t, be, m, ck)
+				n := dims[1] * dims[2]
+				for i, log := range want.AdamW.Log {
+					v := x.step(t, text(ids[i*n:(i+1)*n], dims[2]), h.LR)
+					require.InEpsilon(t, log.Loss, v[metricLoss], 1e-5, "loss of step %d", i)
+					require.InEpsilon(t, log.Norm, v[metricNorm], 1e-4, "gradient norm of step %d", i)
+					require.EqualValues(t, 1, v[metricGood])
+				}
+				o.CheckMoved(t, m.trained, x.weights(t), want.AdamW.After, want.AdamW.Moved, 1e-3)
+			})
+		}
 	}
 }
 
 // TestStepWithoutFiniteGradient spoils one weight: the step says so and updates nothing.
 func TestStepWithoutFiniteGradient(t *testing.T) {
-	be, err := lower.New(context.Background(), lower.Options{Platform: "cpu", NoCache: true})
-	require.NoError(t, err)
-	defer be.Finalize()
-	c := oracle.Open(t, "d_layouts")
-	r := newRun(t, be, c.Checkpoints[0], AdamW{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1})
-	values := r.weights(t)[0]
+	be := backend(t)
+	c, ck := checkpoint(t, oracle.Open(t, "d_layouts").Checkpoints[0])
+	x := newBench(t, be, newModel(options(c, 1, 1, 4)), ck)
+	values := x.weights(t)[0]
 	values[0] = float32(math.NaN())
-	spoiled, err := be.Upload(shapes.Make(dtypes.Float32, r.pieces[0].Shape...), values)
+	spoiled, err := be.Upload(shapes.Make(dtypes.Float32, x.m.trained[0].Shape...), values)
 	require.NoError(t, err)
-	r.state[0] = spoiled
-	before := r.weights(t)
-	m := r.step(t, []int32{0, 1, 2, 3}, []int{1, 4}, 1e-3)
-	require.Zero(t, m[2])
-	for i, w := range r.weights(t) {
+	x.dev.state[0] = spoiled
+	before := x.weights(t)
+	v := x.step(t, text([]int32{0, 1, 2, 3}, 4), 1e-3)
+	require.Zero(t, v[metricGood])
+	for i, w := range x.weights(t) {
 		if i > 0 {
-			require.Equal(t, before[i], w, r.pieces[i].Name)
+			require.Equal(t, before[i], w, x.m.trained[i].Name)
 		}
 	}
+	n, err := x.dev.updates()
+	require.NoError(t, err)
+	require.Zero(t, n)
 }
 
-// run is a training run of one checkpoint on a device.
-type run struct {
-	cfg    graph.Config
-	be     *lower.Backend
-	p      *lower.Program
-	pieces []axis.Piece
-	state  []*lower.Buffer // weights, first moments, second moments
-	a      AdamW
-	t      int // updates done
-}
-
-func newRun(t *testing.T, be *lower.Backend, dir string, a AdamW) *run {
-	cfg, err := graph.LoadConfig(dir)
-	require.NoError(t, err)
-	ck, err := ckpt.Open(dir, graph.Params(cfg), ckpt.Options{})
-	require.NoError(t, err)
-	defer ck.Close()
-	r := &run{cfg: cfg, be: be, a: a, pieces: graph.Pieces(cfg, graph.Stacked, dtypes.Float32)}
-	for i := range 3 {
-		for _, q := range r.pieces {
-			values := make([]float32, q.Elements())
-			if i == 0 {
-				require.NoError(t, ck.Read(q, unsafe.Slice((*byte)(unsafe.Pointer(&values[0])), q.Bytes())))
+// TestFormsOfAStepAgree trains the same model on the same text in every form: whole, in microbatches, with
+// activations recomputed, and all of it. The load-balancing loss is a product of sums over all microbatches:
+// a form that multiplied too early would differ in the third digit.
+func TestFormsOfAStepAgree(t *testing.T) {
+	const steps, batch, seq = 20, 4, 24
+	be := backend(t)
+	c := graph.Config{Vocab: 96, Width: 32, Hidden: 48, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, Experts: 4, TopK: 2, Context: 64,
+		RopeTheta: 1e4, NormEps: 1e-5, AuxCoef: 0.1, InitStd: 0.05, BOS: 1, DType: "float32"}
+	r := rand.New(rand.NewPCG(1, 2))
+	var texts []data.Batch
+	for range steps {
+		b := data.Batch{}
+		for i := range batch {
+			for j := range seq {
+				b.Tokens = append(b.Tokens, int32(r.IntN(c.Vocab)))
+				b.Labels = append(b.Labels, int32((i+j)%c.Vocab))
 			}
-			b, err := be.Upload(shapes.Make(dtypes.Float32, q.Shape...), values)
-			require.NoError(t, err)
-			r.state = append(r.state, b)
+			b.Tokens = append(b.Tokens, 0)
+			for j := range i + 1 { // as many labels as no other row has
+				b.Labels[i*seq+j] = graph.Ignore
+			}
+		}
+		texts = append(texts, b)
+	}
+	losses := func(o Options) (all []float64) {
+		o.ZCoef = 1e-3
+		x := newBench(t, be, newModel(o), Fresh(c, 7))
+		for i, b := range texts {
+			v := x.step(t, b, 3e-3)
+			require.EqualValues(t, 1, v[metricGood], "step %d", i)
+			all = append(all, float64(v[metricLoss]))
+		}
+		return all
+	}
+	for _, balance := range []Balance{BalancePooled, BalancePerLayer} {
+		plain := options(c, 1, batch, seq)
+		plain.Balance = balance
+		want := losses(plain)
+		require.Less(t, want[steps-1], want[0]-0.3, "it does not learn")
+		for _, form := range []struct {
+			again Recompute
+			m     int
+		}{{RecomputeNone, 4}, {RecomputeSelective, 1}, {RecomputeFull, 1}, {RecomputeFull, 2}} {
+			if (testing.Short() || balance == BalancePerLayer) && form.m == 1 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/recompute %s/%d microbatches", balance, form.again, form.m), func(t *testing.T) {
+				o := options(c, form.m, batch/form.m, seq)
+				o.Balance, o.Recompute = balance, form.again
+				got := losses(o)
+				for i := range want {
+					require.InEpsilon(t, want[i], got[i], 1e-5, "loss of step %d", i+1)
+				}
+			})
 		}
 	}
-	return r
-}
-
-// compile makes the step for a batch of that shape. Results: loss, norm, good, then the state in place.
-func (r *run) compile(t testing.TB, dims []int) {
-	n := len(r.pieces)
-	donate := map[string]int{}
-	for i := range 3 * n {
-		donate[fmt.Sprintf("state%d", i)] = 3 + i
-	}
-	g := gx.NewGraph(r.be.With(lower.ProgramOptions{Donate: donate}), "train_step")
-	var state []*gx.Node
-	for i := range 3 * n {
-		state = append(state, gx.Parameter(g, fmt.Sprintf("state%d", i), shapes.Make(dtypes.Float32, r.pieces[i%n].Shape...)))
-	}
-	tokens := gx.Parameter(g, "tokens", shapes.Make(dtypes.Int32, dims...))
-	var rates [3]*gx.Node
-	for i, name := range []string{"lr", "bias1", "bias2"} {
-		rates[i] = gx.Parameter(g, name, shapes.Make(dtypes.Float32))
-	}
-	all := make([]bool, n)
-	for i := range all {
-		all[i] = true
-	}
-	next, m := Step(r.cfg, graph.Stacked, r.a, State{state[:n], state[n : 2*n], state[2*n:]}, tokens, tokens, Rates{rates[0], rates[1], rates[2]}, all)
-	outs := append([]*gx.Node{m.Loss, m.Norm, m.Good}, next.Weights...)
-	require.NoError(t, g.Compile(append(append(outs, next.First...), next.Second...)...))
-	var err error
-	r.p, err = lower.ProgramOf(g.Executable())
-	require.NoError(t, err)
-}
-
-// step runs one update and returns loss, gradient norm and whether it was made.
-func (r *run) step(t testing.TB, ids []int32, dims []int, lr float64) [3]float32 {
-	if r.p == nil {
-		r.compile(t, dims)
-	}
-	r.t++
-	args := append([]*lower.Buffer{}, r.state...)
-	tokens, err := r.be.Upload(shapes.Make(dtypes.Int32, dims...), ids)
-	require.NoError(t, err)
-	args = append(args, tokens)
-	for _, x := range []float64{lr, 1 - math.Pow(r.a.Beta1, float64(r.t)), 1 - math.Pow(r.a.Beta2, float64(r.t))} {
-		b, err := r.be.Upload(shapes.Make(dtypes.Float32), []float32{float32(x)})
-		require.NoError(t, err)
-		args = append(args, b)
-	}
-	outs, err := r.p.Run(args...)
-	require.NoError(t, err)
-	copy(r.state, outs[3:])
-	var m [3]float32
-	for i := range m {
-		var x [1]float32
-		require.NoError(t, outs[i].ToFlatData(x[:]))
-		m[i] = x[0]
-	}
-	return m
-}
-
-// weights copies the weights to the host.
-func (r *run) weights(t *testing.T) (all [][]float32) {
-	for i, q := range r.pieces {
-		values := make([]float32, q.Elements())
-		require.NoError(t, r.state[i].ToFlatData(values))
-		all = append(all, values)
-	}
-	return all
 }

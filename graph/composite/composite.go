@@ -29,10 +29,11 @@ const (
 	ConstrainName     = "mix.constrain"
 	ScanName          = "mix.scan"
 	ScanGradientName  = "mix.scan_gradient"
+	RecomputeName     = "mix.recompute"
 )
 
 // Names lists the composites.
-var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, AttentionName, ConstrainName, ScanName, ScanGradientName}
+var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, AttentionName, ConstrainName, ScanName, ScanGradientName, RecomputeName}
 
 // attrs are the attributes of a composite, in the order in which they are written.
 type attrs [][2]string
@@ -62,6 +63,7 @@ func init() {
 		AttentionName:     attentionVJP,
 		ConstrainName:     constrainVJP,
 		ScanName:          scanVJP,
+		RecomputeName:     recomputeVJP,
 	}
 	VJPRegistration[NodeTypeCall] = func(node *Node, dys []*Node, _ shapes.Shape) []*Node {
 		full := calledName(node)

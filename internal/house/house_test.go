@@ -86,6 +86,7 @@ var forms = map[string]string{
 	composite.ConstrainName:     "removed by the pass constrain",
 	composite.ScanName:          "body only",
 	composite.ScanGradientName:  "body only",
+	composite.RecomputeName:     "body only",
 }
 
 func TestCompositesAreKnownToPasses(t *testing.T) {

@@ -18,6 +18,7 @@ const (
 	Experts Logical = "experts" // E experts
 	FFN     Logical = "ffn"     // F hidden width of one expert
 	Vocab   Logical = "vocab"   // V token ids
+	Rank    Logical = "rank"    // r inner width of an adapter
 )
 
 // Mesh names one axis of the device mesh by the parallelism it carries.

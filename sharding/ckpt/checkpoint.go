@@ -18,6 +18,8 @@ import (
 type Options struct {
 	// Warn is told once, in one line, about the first tensor that gave a NaN or an Inf. Nil is silence.
 	Warn func(message string)
+	// Layout is Plain for a checkpoint of that layout; with "" it is found out whether it is Hub or Fused.
+	Layout string
 }
 
 // Checkpoint is an open Hugging Face checkpoint of a model whose weights are known. Its methods may be
@@ -60,7 +62,14 @@ func newCheckpoint(s *source, params []axis.Param, o Options) (*Checkpoint, erro
 	problems := s.problems
 	if len(s.files) > 0 {
 		var more []error
-		c.matched, more = match(s, params)
+		switch o.Layout {
+		case "":
+			c.matched, more = match(s, params)
+		case Plain:
+			c.matched, more = matchPlain(s, params)
+		default:
+			more = []error{fmt.Errorf("layout %s, want %s or none", quote(o.Layout), Plain)}
+		}
 		problems = slices.Concat(problems, more)
 	}
 	if len(problems) > 0 {
@@ -142,7 +151,7 @@ func (c *Checkpoint) Bytes() int64 { return c.matched.bytes }
 // DType is the type that most of those bytes have.
 func (c *Checkpoint) DType() dtypes.DType { return c.matched.dtype }
 
-// Layout is Hub or Fused.
+// Layout is Hub, Fused or Plain.
 func (c *Checkpoint) Layout() string { return c.matched.layout }
 
 // Ignored lists the tensors that no weight needs.

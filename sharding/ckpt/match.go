@@ -60,16 +60,21 @@ func match(s *source, params []axis.Param) (m *matched, problems []error) {
 				m.extents[x.path] = append(m.extents[x.path], x.extent)
 			}
 			m.uses[t.Name] = use(r, l, e)
-			m.bytes += t.Bytes
 			perType[t.DType] += t.Bytes
 		}
 	}
+	m.count(perType)
+	return m, append(problems, missing(m.layout, bare, sizes, params, present)...)
+}
+
+// count sums up the bytes that tensors of each type have.
+func (m *matched) count(perType map[dtypes.DType]int64) {
 	for dtype, n := range perType {
+		m.bytes += n
 		if n > perType[m.dtype] || n == perType[m.dtype] && dtype < m.dtype {
 			m.dtype = dtype
 		}
 	}
-	return m, append(problems, missing(m.layout, bare, sizes, params, present)...)
 }
 
 // reason says why the row's tensor is not used, "" if it is.

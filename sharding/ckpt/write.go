@@ -57,21 +57,47 @@ func RawTensor(name string, dtype dtypes.DType, shape []int, data []byte) Tensor
 // types first, so that each is aligned to its elements. The file appears under its name when all of it
 // is on the disk, in place of an older one, through symbolic links; anything there but a regular file is
 // refused. After an error nothing has changed.
-func WriteFile(path string, tensors []Tensor, metadata map[string]string) (err error) {
-	if path, err = Target(path); err != nil {
-		return err
-	}
+func WriteFile(path string, tensors []Tensor, metadata map[string]string) error {
+	_, err := writeFile(path, tensors, metadata)
+	return err
+}
+
+// writeFile is WriteFile, and says what it wrote. The sum's name is the path's last element.
+func writeFile(path string, tensors []Tensor, metadata map[string]string) (Sum, error) {
 	tensors = slices.Clone(tensors)
 	slices.SortStableFunc(tensors, func(a, b Tensor) int { return cmp.Compare(widthOf(b), widthOf(a)) })
 	header, err := makeHeader(tensors, metadata)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return Sum{}, fmt.Errorf("%s: %w", path, err)
 	}
+	return replace(path, func(w io.Writer) error {
+		if _, err := w.Write(header); err != nil {
+			return err
+		}
+		for _, t := range tensors {
+			if err := writeTensor(w, t); err != nil {
+				return fmt.Errorf("tensor %s: %w", quote(t.Name), err)
+			}
+		}
+		return nil
+	})
+}
+
+// replace makes a file of what write gives it, as WriteFile says. Errors name the path.
+func replace(path string, write func(w io.Writer) error) (sum Sum, err error) {
+	if path, err = Target(path); err != nil {
+		return Sum{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}()
 	dir, name := filepath.Split(path)
 	temp := filepath.Join(dir, fmt.Sprintf(".%s.%08x.tmp", name, rand.Uint32()))
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return err
+		return Sum{}, err
 	}
 	defer func() {
 		if err != nil {
@@ -79,28 +105,24 @@ func WriteFile(path string, tensors []Tensor, metadata map[string]string) (err e
 			os.Remove(temp)
 		}
 	}()
-	w := bufio.NewWriterSize(f, 1<<20)
-	if _, err := w.Write(header); err != nil {
-		return err
-	}
-	for _, t := range tensors {
-		if err := writeTensor(w, t); err != nil {
-			return fmt.Errorf("%s: tensor %s: %w", path, quote(t.Name), err)
-		}
+	counted := &summing{w: f}
+	w := bufio.NewWriterSize(counted, 1<<20)
+	if err := write(w); err != nil {
+		return Sum{}, err
 	}
 	if err := w.Flush(); err != nil {
-		return err
+		return Sum{}, err
 	}
 	if err := f.Sync(); err != nil {
-		return err
+		return Sum{}, err
 	}
 	if err := f.Close(); err != nil {
-		return err
+		return Sum{}, err
 	}
 	if err := os.Rename(temp, path); err != nil {
-		return err
+		return Sum{}, err
 	}
-	return syncFolder(dir)
+	return Sum{Name: name, Bytes: counted.bytes, CRC32C: counted.crc}, syncFolder(dir)
 }
 
 // Target is the file that writing to path would replace or make, symbolic links followed. It is refused

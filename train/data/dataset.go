@@ -56,6 +56,7 @@ type Dataset struct {
 	order  []uint32 // windows in their order
 	extra  int      // 1: windows have a token more than they have positions
 	epochs int
+	full   int // windows that are shuffled together, before those of a last epoch of its own
 }
 
 // most is how many entries an index may have.
@@ -102,7 +103,7 @@ func NewDataset(source Source, begin, end int, o Options) (*Dataset, error) {
 			full = before
 		}
 	}
-	d.epochs = int(epochs)
+	d.epochs, d.full = int(epochs), int(full)
 	d.shuffle(begin, end, int(full), int(windows))
 	return d, nil
 }

@@ -5,6 +5,8 @@
 //	jsonl ── ReadText ────────────────────────┤              │
 //	jsonl ── ReadChat ────────────────────────┴─ NewPacked ──┘
 //
+// OpenSets does all of it for a run: training, validation and test from a Spec.
+//
 // A sample has a number, and the number alone says what is in it: position and seed are all that an exact
 // resume needs. In comments S is the length of a sample and B the samples of a batch.
 package data

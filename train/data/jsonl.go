@@ -15,16 +15,21 @@ import (
 // longestLine is the most bytes that a line of jsonl may have.
 const longestLine = 1 << 30
 
-// lines reads r line by line. The slice that next returns is the caller's to keep.
+// lines reads r line by line, or plain text piece by piece. The slice that next returns is the caller's
+// to keep.
 type lines struct {
-	r    *bufio.Reader
-	line int // number of the last line, from 1
+	r     *bufio.Reader
+	line  int // number of the last line, from 1
+	plain bool
 }
 
-func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, 1<<18)} }
+func newLines(r io.Reader) *lines { return &lines{r: bufio.NewReaderSize(r, pieceBytes+1)} }
 
 // next returns a line without its end, and its bytes with it; io.EOF after the last.
 func (l *lines) next() (line []byte, size int64, err error) {
+	if l.plain {
+		return l.piece()
+	}
 	for {
 		part, err := l.r.ReadSlice('\n')
 		line = append(line, part...)

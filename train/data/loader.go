@@ -8,10 +8,11 @@ import (
 	"sync"
 )
 
-// A Batch is B samples, row by row. Fields that were not asked for are nil.
+// A Batch is B samples, row by row, so B = M·N samples are M microbatches [M, N, S] as they lie. Labels are
+// shifted already: label j is what comes after token j. Fields that were not asked for are nil.
 type Batch struct {
 	First     int     // number of the first sample; First + B is where the next batch goes on
-	Tokens    []int32 // [B, S+1]
+	Tokens    []int32 // [B, S+1]; the model reads the first S of each
 	Labels    []int32 // [B, S], NoLoss where there is nothing to learn
 	Segments  []int32 // [B, S]
 	Positions []int32 // [B, S]

@@ -16,6 +16,7 @@ type pool[T any] struct {
 	name     string // of the lines, for errors
 	workers  int    // 0: one a processor
 	skipBad  bool   // go on after a line that encode refuses
+	plain    bool   // what is read is plain text, a line a piece of it
 	progress func(bytes int64)
 
 	encode func(line []byte) (T, error) // concurrent
@@ -29,8 +30,9 @@ type pool[T any] struct {
 
 // A chunk is some lines that one worker takes at once.
 type chunk[T any] struct {
-	first int // number of the first line
-	count int // of lines
+	first int   // number of the first line
+	at    int64 // byte where it begins
+	count int   // of lines
 	lines [][]byte
 	bytes int64
 
@@ -92,9 +94,10 @@ func (p *pool[T]) run(ctx context.Context, r io.Reader) error {
 // for.
 func (p *pool[T]) cut(ctx context.Context, r io.Reader, work, ordered chan<- *chunk[T]) error {
 	l := newLines(r)
-	l.line = p.lines
+	l.line, l.plain = p.lines, p.plain
+	at := p.bytes
 	for {
-		k := &chunk[T]{first: l.line + 1, done: make(chan struct{})}
+		k := &chunk[T]{first: l.line + 1, at: at, done: make(chan struct{})}
 		var err error
 		for len(k.lines) < chunkLines && k.bytes < chunkBytes {
 			var line []byte
@@ -105,6 +108,7 @@ func (p *pool[T]) cut(ctx context.Context, r io.Reader, work, ordered chan<- *ch
 			k.lines = append(k.lines, line)
 			k.bytes += size
 		}
+		at += k.bytes
 		if k.count = len(k.lines); k.count > 0 {
 			for _, to := range []chan<- *chunk[T]{ordered, work} {
 				select {
@@ -137,13 +141,25 @@ func (p *pool[T]) work(ctx context.Context, k *chunk[T]) {
 			continue
 		}
 		if k.bad++; k.err == nil {
-			k.err = fmt.Errorf("%s: line %d: %w", p.name, k.first+i, err)
+			k.err = fmt.Errorf("%s: %s: %w", p.name, p.where(k, i), err)
 		}
 		if !p.skipBad {
 			break
 		}
 	}
 	k.lines = nil
+}
+
+// where names line i of a chunk for an error.
+func (p *pool[T]) where(k *chunk[T], i int) string {
+	if !p.plain {
+		return fmt.Sprintf("line %d", k.first+i)
+	}
+	at := k.at
+	for _, piece := range k.lines[:i] {
+		at += int64(len(piece))
+	}
+	return fmt.Sprintf("text at byte %d", at)
 }
 
 // take hands on what a chunk gave.

@@ -15,9 +15,10 @@ type Tokenizer interface {
 	Encode(text string, o token.EncodeOptions) ([]int32, error)
 }
 
-// TextOptions say how a line of jsonl becomes a document.
+// TextOptions say how a line of jsonl, or plain text, becomes a document.
 type TextOptions struct {
 	Key        string // of the text; "" means "text"
+	Plain      bool   // plain text, documents separated by NUL bytes, rather than jsonl; see plain.go
 	AppendEOD  bool   // the tokenizer's EOS after the last text of a document that is not empty
 	PrependBOS bool   // BOS before every text, which is then never empty
 	SkipBad    bool   // leave bad lines out and count them, rather than fail
@@ -36,7 +37,7 @@ func (o TextOptions) key() string {
 
 // Counts is what became of the lines.
 type Counts struct {
-	Documents int   `json:"documents"`
+	Documents int   `json:"documents"` // pieces of plain text
 	Sequences int   `json:"sequences"`
 	Tokens    int64 `json:"tokens"`
 	Lines     int   `json:"lines"`
@@ -92,8 +93,12 @@ func (o TextOptions) tokenize(ctx context.Context, r io.Reader, name string, t T
 	if o.AppendEOD && t.EOS() < 0 || o.PrependBOS && t.BOS() < 0 {
 		return fmt.Errorf("the tokenizer has BOS %d and EOS %d, want those that are to be added", t.BOS(), t.EOS())
 	}
-	p := pool[[][]int32]{name: name, workers: o.Workers, skipBad: o.SkipBad, progress: o.Progress,
-		encode: func(line []byte) ([][]int32, error) { return o.encode(t, line) },
+	encode := o.encode
+	if o.Plain {
+		encode = o.encodePlain
+	}
+	p := pool[[][]int32]{name: name, workers: o.Workers, skipBad: o.SkipBad, plain: o.Plain, progress: o.Progress,
+		encode: func(line []byte) ([][]int32, error) { return encode(t, line) },
 		emit: func(sequences [][]int32) error {
 			c.Documents++
 			c.Sequences += len(sequences)
@@ -121,14 +126,9 @@ func (o TextOptions) encode(t Tokenizer, line []byte) ([][]int32, error) {
 	}
 	var sequences [][]int32
 	for _, text := range all {
-		ids, err := t.Encode(text, token.EncodeOptions{BOS: o.PrependBOS})
+		ids, err := o.ids(t, text)
 		if err != nil {
 			return nil, err
-		}
-		for i, id := range ids {
-			if id < 0 || int(id) >= t.VocabSize() {
-				return nil, fmt.Errorf("token %d: id %d, want 0 to %d, the vocabulary", i, id, t.VocabSize()-1)
-			}
 		}
 		if len(ids) > 0 {
 			sequences = append(sequences, ids)
@@ -138,4 +138,18 @@ func (o TextOptions) encode(t Tokenizer, line []byte) ([][]int32, error) {
 		sequences[n-1] = append(sequences[n-1], t.EOS())
 	}
 	return sequences, nil
+}
+
+// ids are those of one text, all within the vocabulary.
+func (o TextOptions) ids(t Tokenizer, text string) ([]int32, error) {
+	ids, err := t.Encode(text, token.EncodeOptions{BOS: o.PrependBOS})
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range ids {
+		if id < 0 || int(id) >= t.VocabSize() {
+			return nil, fmt.Errorf("token %d: id %d, want 0 to %d, the vocabulary", i, id, t.VocabSize()-1)
+		}
+	}
+	return ids, nil
 }

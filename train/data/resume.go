@@ -34,7 +34,7 @@ func (o TextOptions) resumable(ctx context.Context, path, prefix string, t Token
 	if err != nil {
 		return c, err
 	}
-	p, err := openPartial(prefix, DTypeFor(t.VocabSize()), job{Tokenizer: Fingerprint(t), Key: o.key(), AppendEOD: o.AppendEOD,
+	p, err := openPartial(prefix, DTypeFor(t.VocabSize()), job{Tokenizer: Fingerprint(t), Key: o.key(), Plain: o.Plain, AppendEOD: o.AppendEOD,
 		PrependBOS: o.PrependBOS, SkipBad: o.SkipBad, Size: info.Size(), Modified: info.ModTime().UnixNano()})
 	if err != nil {
 		return c, err
@@ -67,10 +67,10 @@ func (o TextOptions) resumable(ctx context.Context, path, prefix string, t Token
 
 // job is what two runs must have in common for one to go on with the other's work.
 type job struct {
-	Tokenizer                      string
-	Key                            string
-	AppendEOD, PrependBOS, SkipBad bool
-	Size, Modified                 int64 // of the input: bytes, nanoseconds
+	Tokenizer                             string
+	Key                                   string
+	Plain, AppendEOD, PrependBOS, SkipBad bool
+	Size, Modified                        int64 // of the input: bytes, nanoseconds
 }
 
 // state is the contents of PREFIX.part.

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mix/graph"
+	"mix/sharding/ckpt"
+	"mix/train"
+)
+
+// checkExport refuses a folder that export could not write to, before the training.
+func (s *session) checkExport() error {
+	if s.c.Export == "" {
+		return nil
+	}
+	if list, err := os.ReadDir(s.c.Export); err == nil && len(list) > 0 {
+		return fmt.Errorf("--export %s: there are files in it, want an empty folder or none", s.c.Export)
+	}
+	return os.MkdirAll(filepath.Dir(filepath.Clean(s.c.Export)), 0o777)
+}
+
+// export writes the last checkpoint's weights as a Hugging Face folder.
+func (s *session) export() error {
+	if s.c.Export == "" {
+		return nil
+	}
+	last, err := s.store.Latest()
+	if err != nil {
+		return err
+	}
+	if last == nil {
+		return fmt.Errorf("--export %s: no checkpoint in %s", s.c.Export, s.c.Save)
+	}
+	defer last.Close()
+	weights, err := last.Reader("")
+	if err != nil {
+		return err
+	}
+	files, err := s.c.files(s.p, strings.ToLower(s.p.exportDType.String()))
+	if err != nil {
+		return err
+	}
+	return ckpt.WriteHF(s.c.Export, graph.Params(s.p.Model), weights, ckpt.WriteOptions{DType: s.p.exportDType, Files: files})
+}
+
+// result is what a whole run prints.
+type result struct {
+	Step       int      `json:"step"`
+	Skipped    int      `json:"skipped"`
+	Loss       *float64 `json:"loss"`      // of the last step, null if this command made none
+	EvalLoss   *float64 `json:"eval_loss"` // null without an evaluation
+	Checkpoint string   `json:"checkpoint,omitempty"`
+	Export     string   `json:"export,omitempty"`
+}
+
+func (s *session) print(w io.Writer, res train.Result) error {
+	known := func(x float64) *float64 {
+		if math.IsNaN(x) || math.IsInf(x, 0) || x == 0 {
+			return nil
+		}
+		return &x
+	}
+	r := result{Step: res.Step, Skipped: res.Skipped, Loss: known(res.Loss), EvalLoss: known(res.Eval), Checkpoint: s.saved, Export: s.c.Export}
+	if s.c.JSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	text := fmt.Sprintf("step %d", r.Step)
+	if r.Loss != nil {
+		text += fmt.Sprintf(", loss %.4f", *r.Loss)
+	}
+	if r.EvalLoss != nil {
+		text += fmt.Sprintf(", evaluation %.4f", *r.EvalLoss)
+	}
+	for _, dir := range []string{r.Checkpoint, r.Export} {
+		if dir != "" {
+			text += "; " + dir
+		}
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mix/graph"
+	"mix/graph/token"
+	"mix/internal/cli"
+	"mix/internal/demo"
+)
+
+// padding is what Megatron-LM rounds a vocabulary up to.
+const padding = 128
+
+// startFrom finds the folder of the first weights: --init, or --load as Megatron has it. It may be "".
+func (c *command) startFrom() (string, error) {
+	if c.Load == "" {
+		return c.Init, nil
+	}
+	if c.Init != "" {
+		return "", fmt.Errorf("%w: --init %s and --load %s, want one: --init for weights, --load for a run to go on with", cli.ErrUsage, c.Init, c.Load)
+	}
+	if exists(c.Load, "latest_checkpointed_iteration.txt") {
+		return "", fmt.Errorf("%w: --load %s is Megatron's format, want a Hugging Face folder or a run of this program", cli.ErrUsage, c.Load)
+	}
+	switch same := c.Save != "" && filepath.Clean(c.Load) == filepath.Clean(c.Save); {
+	case exists(c.Load, "config.json"): // weights of a model
+		if !c.NoLoadOptim && !same {
+			return "", fmt.Errorf("%w: --load %s holds a model without an optimizer: want --no-load-optim too, or --init %[2]s", cli.ErrUsage, c.Load)
+		}
+		return c.Load, nil
+	case same: // a run, if there is one
+		return "", nil
+	case c.NoLoadOptim:
+		return newest(c.Load)
+	}
+	return "", fmt.Errorf("%w: --load %s and --save %q differ: to go on with that run, --save is its folder; to start another from its weights, want --no-load-optim too", cli.ErrUsage, c.Load, c.Save)
+}
+
+// newest is the last checkpoint in a run's folder: each is a Hugging Face folder.
+func newest(dir string) (string, error) {
+	steps, err := filepath.Glob(filepath.Join(dir, "step-*", "config.json"))
+	if err != nil || len(steps) == 0 {
+		return "", fmt.Errorf("--load %s: no config.json and no step-… folder with one", dir)
+	}
+	return filepath.Dir(steps[len(steps)-1]), nil // numbers are padded, Glob sorts
+}
+
+func exists(dir, file string) bool {
+	_, err := os.Stat(filepath.Join(dir, file))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// model is the sizes, and the tokenizer if there is one, of the flags; from is the folder of the first
+// weights. The flags get the values.
+func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
+	t, err := c.tokenizer(from)
+	if err != nil {
+		return graph.Config{}, nil, err
+	}
+	m, err := graph.Config{}, nil
+	if from != "" {
+		m, err = graph.LoadConfig(from)
+	} else {
+		m, err = sizes(c.preset.name)
+	}
+	if err != nil {
+		return m, nil, err
+	}
+	if err := c.resize(&m, from); err != nil {
+		return m, nil, err
+	}
+	if from == "" && t != nil {
+		if c.VocabSize == nil && c.Tokenizer != "" {
+			m.Vocab = (t.VocabSize() + padding - 1) / padding * padding
+		}
+		m.BOS, m.EOS = int(t.BOS()), nil
+		if t.EOS() >= 0 {
+			m.EOS = []int{int(t.EOS())}
+		}
+	}
+	if t != nil && t.VocabSize() > m.Vocab {
+		return m, nil, fmt.Errorf("%w: the tokenizer has %d ids, the model's vocabulary %d: want at most as many", cli.ErrUsage, t.VocabSize(), m.Vocab)
+	}
+	if c.UntieEmbeddings && m.TieEmbedding {
+		return m, nil, fmt.Errorf("%w: --untie-embeddings-and-output-weights, but %s ties them", cli.ErrUsage, from)
+	}
+	if c.MoEAuxLossCoeff != nil {
+		m.AuxCoef = *c.MoEAuxLossCoeff
+	}
+	if err := m.Validate(); err != nil {
+		return m, nil, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+	}
+	c.VocabSize, c.MoEAuxLossCoeff = &m.Vocab, &m.AuxCoef
+	return m, t, nil
+}
+
+// resize puts the flags' sizes into m, and m's into the flags that were not given. A checkpoint's sizes
+// are what they are.
+func (c *command) resize(m *graph.Config, from string) error {
+	if from == "" && c.KVChannels == nil && (c.HiddenSize != nil || c.NumAttentionHeads != nil) {
+		width, heads := or(c.HiddenSize, m.Width), or(c.NumAttentionHeads, m.Heads)
+		if heads < 1 || width%heads != 0 {
+			return fmt.Errorf("%w: hidden-size %d is not divisible by num-attention-heads %d: want --kv-channels, the width of a head", cli.ErrUsage, width, heads)
+		}
+		w := width / heads
+		c.KVChannels = &w
+	}
+	for _, s := range []struct {
+		name string
+		flag **int
+		size *int
+	}{
+		{"num-layers", &c.NumLayers, &m.Layers}, {"hidden-size", &c.HiddenSize, &m.Width}, {"ffn-hidden-size", &c.FFNHiddenSize, &m.Hidden},
+		{"num-attention-heads", &c.NumAttentionHeads, &m.Heads}, {"num-query-groups", &c.NumQueryGroups, &m.KVHeads},
+		{"kv-channels", &c.KVChannels, &m.HeadDim}, {"num-experts", &c.NumExperts, &m.Experts}, {"moe-router-topk", &c.MoERouterTopk, &m.TopK},
+		{"max-position-embeddings", &c.MaxPositionEmbeddings, &m.Context}, {"vocab-size", &c.VocabSize, &m.Vocab},
+	} {
+		if *s.flag == nil {
+			if s.name != "vocab-size" { // may follow the tokenizer
+				*s.flag = s.size
+			}
+			continue
+		}
+		if from != "" && **s.flag != *s.size {
+			return fmt.Errorf("%w: --%s is %d, but %s has %d", cli.ErrUsage, s.name, **s.flag, from, *s.size)
+		}
+		*s.size = **s.flag
+	}
+	for _, s := range []struct {
+		name string
+		flag **float64
+		size *float64
+	}{{"rotary-base", &c.RotaryBase, &m.RopeTheta}, {"norm-epsilon", &c.NormEpsilon, &m.NormEps}, {"init-method-std", &c.InitMethodStd, &m.InitStd}} {
+		switch {
+		case *s.flag == nil:
+			*s.flag = s.size
+		case from != "" && **s.flag != *s.size && s.name != "init-method-std": // nothing is initialized
+			return fmt.Errorf("%w: --%s is %g, but %s has %g", cli.ErrUsage, s.name, **s.flag, from, *s.size)
+		default:
+			*s.size = **s.flag
+		}
+	}
+	return nil
+}
+
+// tokenizer is the one of the flags, of the first weights' folder, or the demo's; nil for none.
+func (c *command) tokenizer(from string) (*token.Tokenizer, error) {
+	if c.Tokenizer != "" && c.TokenizerModel != "" && c.Tokenizer != c.TokenizerModel {
+		return nil, fmt.Errorf("%w: --tokenizer %s and --tokenizer-model %s, want one", cli.ErrUsage, c.Tokenizer, c.TokenizerModel)
+	}
+	if c.Tokenizer == "" {
+		c.Tokenizer, c.TokenizerModel = c.TokenizerModel, ""
+	}
+	switch {
+	case c.Tokenizer != "":
+		return readTokenizer(c.Tokenizer)
+	case from != "":
+		if exists(from, "tokenizer.model") || exists(from, "tokenizer.json") {
+			return token.Load(from)
+		}
+	case c.preset.name == "demo":
+		t, err := token.FromModel(demo.Tokenizer())
+		if err != nil || c.VocabSize != nil && *c.VocabSize != t.VocabSize() {
+			return nil, err
+		}
+		return t, nil
+	}
+	return nil, nil
+}
+
+// readTokenizer reads a tokenizer from a file or a folder.
+func readTokenizer(path string) (*token.Tokenizer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return token.Load(path)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	parse := token.FromModel
+	if strings.EqualFold(filepath.Ext(path), ".json") {
+		parse = token.FromJSON
+	}
+	t, err := parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+func or[T any](p *T, d T) T {
+	if p == nil {
+		return d
+	}
+	return *p
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"mix/graph/token"
+	"mix/internal/cli"
+	"mix/train"
+	"mix/train/data"
+	"mix/train/lora"
+)
+
+// plan is what the flags mean.
+type plan struct {
+	train.Options
+	from        string // folder of the first weights, "" for fresh ones
+	tokenizer   *token.Tokenizer
+	adapters    *lora.Options // nil trains the weights
+	int8        bool          // of the frozen weights
+	exportDType dtypes.DType
+	template    token.Template // 0 for the tokenizer's own
+	data        data.Spec      // without what is embedded
+}
+
+// plan checks all flags and fills in those that follow from others. It reads no weights and makes no
+// files.
+func (c *command) plan() (p plan, err error) {
+	c.Preset = c.preset.name
+	for _, f := range c.fixed {
+		if err := f.check(); err != nil {
+			return p, err
+		}
+	}
+	if err := c.parallelFlags.check(); err != nil {
+		return p, err
+	}
+	if _, err := c.Device.Platform(); err != nil {
+		return p, err
+	}
+	if p.from, err = c.startFrom(); err != nil {
+		return p, err
+	}
+	if p.Model, p.tokenizer, err = c.model(p.from); err != nil {
+		return p, err
+	}
+	for _, step := range []func(*plan) error{c.arithmetic, c.losses, c.amounts, c.schedule, c.recompute, c.lora, c.outputs, c.source} {
+		if err := step(&p); err != nil {
+			return p, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+		}
+	}
+	if err := p.Options.Validate(); err != nil {
+		return p, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+	}
+	return p, nil
+}
+
+func (c *command) arithmetic(p *plan) (err error) {
+	if c.BF16 {
+		if c.DType != "" && c.DType != "bf16" && c.DType != "bfloat16" {
+			return fmt.Errorf("--bf16 and --dtype %s, want one", c.DType)
+		}
+		c.DType, c.BF16 = "bf16", false
+	}
+	if c.DType == "" {
+		c.DType = "f32"
+	}
+	p.DType, err = dtype("dtype", c.DType, dtypes.Float32, dtypes.BFloat16)
+	return err
+}
+
+// dtype reads the name of one of some types.
+func dtype(flag, name string, want ...dtypes.DType) (dtypes.DType, error) {
+	names := map[dtypes.DType][]string{dtypes.Float32: {"f32", "float32"}, dtypes.BFloat16: {"bf16", "bfloat16"}, dtypes.Float16: {"f16", "float16"}}
+	var short []string
+	for _, d := range want {
+		if name == names[d][0] || name == names[d][1] {
+			return d, nil
+		}
+		short = append(short, names[d][0])
+	}
+	return dtypes.InvalidDType, fmt.Errorf("--%s is %q, want %s", flag, name, strings.Join(short, " or "))
+}
+
+func (c *command) losses(p *plan) error {
+	switch c.MoELoadBalancing {
+	case "":
+	case "aux_loss":
+		if c.MoEAuxLossType == "" {
+			c.MoEAuxLossType = string(train.BalancePerLayer)
+		}
+	case "none":
+		p.Model.AuxCoef = 0
+	default:
+		return fmt.Errorf("--moe-router-load-balancing-type is %q, want aux_loss or none", c.MoELoadBalancing)
+	}
+	c.MoELoadBalancing = ""
+	if c.MoEAuxLossType == "" {
+		c.MoEAuxLossType = string(train.BalancePooled)
+	}
+	c.MoEAuxLossCoeff = &p.Model.AuxCoef
+	p.Balance, p.ZCoef = train.Balance(c.MoEAuxLossType), c.MoEZLossCoeff
+	return nil
+}
+
+// most is above every count of samples or steps that can be.
+const most = 1 << 40
+
+func (c *command) amounts(p *plan) error {
+	if c.SeqLength == nil {
+		n := min(p.Model.Context, 2048)
+		c.SeqLength = &n
+	}
+	for _, n := range []struct {
+		name         string
+		value, least int
+	}{{"train-iters", c.TrainIters, 1}, {"seq-length", *c.SeqLength, 1}, {"micro-batch-size", c.MicroBatchSize, 1}, {"global-batch-size", c.GlobalBatchSize, 1},
+		{"eval-interval", c.EvalInterval, 0}, {"eval-iters", c.EvalIters, 0}, {"save-interval", c.SaveInterval, 0}, {"log-interval", c.LogInterval, 1},
+		{"keep-last", c.KeepLast, 0}, {"sample-tokens", c.SampleTokens, 0}, {"num-workers", c.NumWorkers, 0}} {
+		if n.value < n.least || n.value > most {
+			return fmt.Errorf("--%s is %d, want at least %d", n.name, n.value, n.least)
+		}
+	}
+	switch {
+	case *c.SeqLength > p.Model.Context:
+		return fmt.Errorf("--seq-length %d is above the model's longest, %d: see --max-position-embeddings", *c.SeqLength, p.Model.Context)
+	case c.GlobalBatchSize%c.MicroBatchSize != 0:
+		return fmt.Errorf("--global-batch-size %d is not a multiple of --micro-batch-size %d", c.GlobalBatchSize, c.MicroBatchSize)
+	case c.EvalInterval > 0 && c.EvalIters == 0:
+		return fmt.Errorf("--eval-iters is 0, want at least 1, or --eval-interval 0 for no evaluation")
+	case float64(c.TrainIters)*float64(c.GlobalBatchSize)*float64(*c.SeqLength) > 1<<60:
+		return fmt.Errorf("--train-iters %d × --global-batch-size %d × --seq-length %d is more than 2^60 tokens", c.TrainIters, c.GlobalBatchSize, *c.SeqLength)
+	}
+	p.Steps, p.Seq, p.Micro, p.Global = c.TrainIters, *c.SeqLength, c.MicroBatchSize, c.GlobalBatchSize
+	p.LogEvery, p.SaveEvery, p.EvalEvery = c.LogInterval, c.SaveInterval, c.EvalInterval
+	p.EvalBatches = c.EvalIters * (p.Global / p.Micro)
+	if p.EvalEvery == 0 {
+		p.EvalBatches = 0
+	}
+	p.Seed, p.Prompts, p.SampleTokens = c.Seed, c.SamplePrompt, c.SampleTokens
+	if len(p.Prompts) > 0 && p.tokenizer == nil {
+		return fmt.Errorf("--sample-prompt needs a tokenizer: want --tokenizer")
+	}
+	p.Optimizer = train.AdamW{Beta1: c.AdamBeta1, Beta2: c.AdamBeta2, Eps: c.AdamEps, WeightDecay: c.WeightDecay, Clip: c.ClipGrad}
+	p.DecayEmbeddings = c.DecayEmbeddings
+	return nil
+}
+
+func (c *command) schedule(p *plan) error {
+	if c.LRDecayIters == nil {
+		c.LRDecayIters = &c.TrainIters
+	}
+	if c.LRWarmupFraction != nil {
+		switch f := *c.LRWarmupFraction; {
+		case c.LRWarmupIters != nil:
+			return fmt.Errorf("--lr-warmup-iters %d and --lr-warmup-fraction %g, want one", *c.LRWarmupIters, f)
+		case !(f >= 0 && f <= 1):
+			return fmt.Errorf("--lr-warmup-fraction is %g, want 0 to 1", f)
+		}
+		n := int(math.Round(*c.LRWarmupFraction * float64(*c.LRDecayIters)))
+		c.LRWarmupIters, c.LRWarmupFraction = &n, nil
+	}
+	warmup := or(c.LRWarmupIters, 0)
+	c.LRWarmupIters = &warmup
+	style := train.Decay(strings.ToLower(c.LRDecayStyle))
+	if style != train.WSD && c.LRWSDDecayIters != nil {
+		return fmt.Errorf("--lr-wsd-decay-iters %d, but --lr-decay-style is %s", *c.LRWSDDecayIters, c.LRDecayStyle)
+	}
+	p.Schedule = train.Schedule{Peak: c.LR, Floor: c.MinLR, Decay: style, Warmup: warmup, End: *c.LRDecayIters, Tail: or(c.LRWSDDecayIters, 0)}
+	return nil
+}
+
+func (c *command) recompute(p *plan) error {
+	if c.RecomputeActivations {
+		if c.RecomputeGranularity != string(train.RecomputeSelective) && c.RecomputeGranularity != string(train.RecomputeNone) {
+			return fmt.Errorf("--recompute-activations means selective, but --recompute-granularity is %s", c.RecomputeGranularity)
+		}
+		c.RecomputeGranularity, c.RecomputeActivations = string(train.RecomputeSelective), false
+	}
+	full := c.RecomputeGranularity == string(train.RecomputeFull)
+	switch {
+	case c.RecomputeMethod != "" && !full:
+		return fmt.Errorf("--recompute-method %s, but --recompute-granularity is %s, not full", c.RecomputeMethod, c.RecomputeGranularity)
+	case c.RecomputeNumLayers != nil && !full:
+		return fmt.Errorf("--recompute-num-layers %d, but --recompute-granularity is %s, not full", *c.RecomputeNumLayers, c.RecomputeGranularity)
+	case c.RecomputeMethod != "" && c.RecomputeMethod != "uniform":
+		return fmt.Errorf("--recompute-method is %q, want uniform: every layer is recomputed", c.RecomputeMethod)
+	case c.RecomputeNumLayers != nil && *c.RecomputeNumLayers != 1:
+		return fmt.Errorf("--recompute-num-layers is %d, want 1: every layer is recomputed from its own input", *c.RecomputeNumLayers)
+	}
+	p.Recompute = train.Recompute(c.RecomputeGranularity)
+	return nil
+}
+
+func (c *command) lora(p *plan) error {
+	switch {
+	case c.LoRARank < 0:
+		return fmt.Errorf("--lora-rank is %d, want at least 0", c.LoRARank)
+	case c.LoRARank == 0 && (c.LoRAAlpha != nil || len(c.LoRATargets) > 0 || c.QLoRA != ""):
+		return fmt.Errorf("--lora-alpha, --lora-targets and --qlora need --lora-rank")
+	case c.LoRARank == 0:
+		return nil
+	case p.from == "":
+		return fmt.Errorf("--lora-rank %d without --init: adapters need a trained model", c.LoRARank)
+	case c.QLoRA != "" && c.QLoRA != "int8":
+		return fmt.Errorf("--qlora is %q, want int8", c.QLoRA)
+	}
+	o := lora.Default()
+	o.Rank, o.Alpha, o.Seed = c.LoRARank, or(c.LoRAAlpha, 2*float64(c.LoRARank)), c.Seed
+	if len(c.LoRATargets) > 0 {
+		o.Targets = c.LoRATargets
+	}
+	c.LoRAAlpha, c.LoRATargets = &o.Alpha, o.Targets
+	p.adapters, p.int8 = &o, c.QLoRA == "int8"
+	return o.Validate()
+}
+
+// outputs derives the files of a run from its folder.
+func (c *command) outputs(p *plan) (err error) {
+	if c.Save != "" && c.Metrics == "" {
+		c.Metrics = filepath.Join(c.Save, "metrics.jsonl")
+	}
+	if c.Save != "" && c.Report == "" {
+		c.Report = filepath.Join(c.Save, "report.html")
+	}
+	if c.ChatTemplate != "" {
+		for _, t := range []token.Template{token.V1, token.V3} {
+			if t.String() == c.ChatTemplate {
+				p.template = t
+			}
+		}
+		if p.template == 0 {
+			return fmt.Errorf("--chat-template is %q, want %s or %s", c.ChatTemplate, token.V1, token.V3)
+		}
+	}
+	if c.Export != "" && c.Save == "" {
+		return fmt.Errorf("--export %s without --save: the final weights are those of the last checkpoint", c.Export)
+	}
+	p.exportDType, err = dtype("export-dtype", c.ExportDType, dtypes.Float32, dtypes.BFloat16, dtypes.Float16)
+	return err
+}

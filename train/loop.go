@@ -1,0 +1,414 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+
+	"mix/graph/token"
+	"mix/lower"
+	"mix/train/data"
+	"mix/train/report"
+	"mix/train/store"
+)
+
+// Job is a run: what it does and what it does it with.
+type Job struct {
+	Options
+	Backend   *lower.Backend
+	Start     Reader // weights to begin with; nil for fresh ones
+	Data      *data.Sets
+	Store     *store.Store // nil saves nothing
+	Report    report.Sink
+	Tokenizer *token.Tokenizer // of samples; nil when there are no prompts
+	Peak      float64          // operations a second, for MFU; 0 when unknown
+	Log       *slog.Logger
+}
+
+// Result is how a run ended.
+type Result struct {
+	Step        int  // done, by this run and those before
+	Interrupted bool // by the end of the context; all is saved
+	Skipped     int  // updates not made
+	Loss        float64
+	Eval        float64 // the last evaluation's, NaN without one
+}
+
+// badInARow is how many gradients in a row may be without a finite norm.
+const badInARow = 3
+
+// ErrDiverged is wrapped by the error of a run that gave up.
+var ErrDiverged = errors.New("training diverged")
+
+// position is what a checkpoint says beside weights and moments: all that the next step depends on.
+type position struct {
+	Step    int     `json:"step"`
+	Samples int64   `json:"samples"` // seen, where the data goes on
+	Tokens  int64   `json:"tokens"`
+	Updates int32   `json:"updates"` // made: the t of AdamW's bias correction
+	Skipped int     `json:"skipped"` // not made
+	Bad     int     `json:"bad"`     // of them, in a row at the end
+	Seed    uint64  `json:"seed"`
+	Best    float64 `json:"best"` // lowest loss of an evaluation, 0 for none
+	Data    string  `json:"data"` // fingerprint
+}
+
+// run is a Job at work.
+type run struct {
+	Job
+	m       model
+	dev     *device
+	program *lower.Program
+	eval    *evaluator
+	copied  *host // the last snapshot's memory
+	at      position
+	flight  *flight   // a step whose metrics were not read yet
+	done    time.Time // when the metrics of the last step were there
+	saved   int       // the step of the last checkpoint
+	last    float64   // the loss of the last step
+	scored  float64   // of the evaluation at this step, NaN for none
+}
+
+// flight is a step on the device.
+type flight struct {
+	metrics *lower.Buffer
+	inputs  []*lower.Buffer
+	at      position // after it
+	lr      float64
+	started time.Time
+	seconds float64 // it took
+}
+
+// Run trains until the last step, or until ctx ends: then it saves and returns no error. With a Store that
+// holds a checkpoint it goes on from there, and does exactly what a run does that was never interrupted.
+func Run(ctx context.Context, j Job) (res Result, err error) {
+	if err := j.Validate(); err != nil {
+		return res, err
+	}
+	if j.Log == nil {
+		j.Log = slog.Default()
+	}
+	r := &run{Job: j, m: newModel(j.Options), scored: math.NaN()}
+	defer r.close()
+	if err := r.begin(); err != nil {
+		return res, err
+	}
+	if err := r.Report.Start(r.at.Step); err != nil {
+		return res, err
+	}
+	err = r.steps(ctx)
+	res = Result{Step: r.at.Step, Skipped: r.at.Skipped, Loss: r.last, Eval: math.NaN(), Interrupted: ctx.Err() != nil && err == nil}
+	if r.eval != nil {
+		res.Eval = r.eval.last
+	}
+	if r.Store != nil {
+		err = errors.Join(err, r.Store.Wait())
+	}
+	return res, err
+}
+
+func (r *run) close() {
+	if r.flight != nil {
+		r.flight.metrics.Finalize()
+	}
+	if r.program != nil {
+		r.program.Finalize()
+	}
+	if r.eval != nil {
+		r.eval.close()
+	}
+	if r.dev != nil {
+		r.dev.free()
+	}
+}
+
+// begin puts the state onto the device, from the newest checkpoint or from the start, and compiles.
+func (r *run) begin() error {
+	readers := map[string]Reader{groupWeights: r.Start, groupFirst: zeros{}, groupSecond: zeros{}}
+	if r.Start == nil {
+		readers[groupWeights] = Fresh(r.Model, r.Seed)
+	}
+	r.at = position{Seed: r.Seed, Data: r.Data.Fingerprint}
+	if r.Store != nil {
+		saved, err := r.Store.Latest()
+		if err != nil {
+			return err
+		}
+		if saved != nil {
+			defer saved.Close()
+			if err := r.resume(saved, readers); err != nil {
+				return fmt.Errorf("checkpoint %s: %w", saved.Dir(), err)
+			}
+		}
+	}
+	var err error
+	if r.dev, err = newDevice(r.Backend, r.m, readers, r.at.Updates); err != nil {
+		return err
+	}
+	p := programs{r.Backend, r.m, r.Data.Segments, r.Data.Positions}
+	if r.program, err = p.step(); err != nil {
+		return err
+	}
+	if r.EvalEvery > 0 {
+		r.eval, err = newEvaluator(r, p)
+	}
+	return err
+}
+
+// resume reads where a checkpoint's run was.
+func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
+	var at position
+	if err := json.Unmarshal(saved.State(), &at); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if at.Step < 0 || at.Samples < 0 || at.Updates < 0 || int(at.Updates)+at.Skipped != at.Step {
+		return fmt.Errorf("state: step %d after %d updates and %d without one, want their sum", at.Step, at.Updates, at.Skipped)
+	}
+	for _, name := range groups {
+		reader, err := saved.Reader(name)
+		if err != nil {
+			return err
+		}
+		readers[name] = reader
+	}
+	if at.Data != r.Data.Fingerprint {
+		r.Log.Warn("the checkpoint's run had other data, another split or other sample sizes: it goes on at its place in the new order",
+			"checkpoint", saved.Dir(), "samples", at.Samples)
+	}
+	if at.Seed != r.Seed {
+		r.Log.Warn("the checkpoint's run had another seed", "checkpoint", at.Seed, "now", r.Seed)
+	}
+	at.Data, at.Seed = r.Data.Fingerprint, r.Seed
+	r.at, r.saved = at, at.Step
+	return nil
+}
+
+// steps runs the loop.
+func (r *run) steps(ctx context.Context) error {
+	if r.at.Step >= r.Steps {
+		return nil
+	}
+	batches, err := data.NewLoader(ctx, r.Data.Train, data.LoaderOptions{Batch: r.Global, First: int(r.at.Samples),
+		Segments: r.Data.Segments, Positions: r.Data.Positions})
+	if err != nil {
+		return fmt.Errorf("training data: %w", err)
+	}
+	defer batches.Close()
+	for r.at.Step < r.Steps {
+		b, err := batches.Next()
+		switch {
+		case ctx.Err() != nil:
+			return r.interrupted()
+		case err == io.EOF:
+			return fmt.Errorf("training data ended at sample %d of step %d, want %d more", r.at.Samples, r.at.Step, r.Global)
+		case err != nil:
+			return err
+		}
+		if err := r.launch(b); err != nil {
+			return err
+		}
+		if err := r.due(ctx); err != nil {
+			return err
+		}
+	}
+	return r.settle()
+}
+
+// interrupted saves what was done.
+func (r *run) interrupted() error {
+	if err := r.settle(); err != nil {
+		return err
+	}
+	return r.save()
+}
+
+// due does what comes every so many steps.
+func (r *run) due(ctx context.Context) error {
+	every := func(n int) bool { return n > 0 && r.at.Step%n == 0 }
+	end := r.at.Step == r.Steps
+	r.scored = math.NaN()
+	if r.eval != nil && (every(r.EvalEvery) || end) {
+		if err := r.settle(); err != nil {
+			return err
+		}
+		if err := r.evaluate(ctx); err != nil {
+			return err
+		}
+	}
+	if every(r.SaveEvery) || end {
+		if err := r.settle(); err != nil {
+			return err
+		}
+		return r.save()
+	}
+	return nil
+}
+
+// launch starts a step and reads the metrics of the one before, so that the device need not wait.
+func (r *run) launch(b data.Batch) error {
+	lr := r.Schedule.At(r.at.Step)
+	inputs, err := r.upload(b, lr)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	args := append(append([]*lower.Buffer{}, r.dev.state...), r.dev.frozen...)
+	outs, err := r.program.Run(append(args, inputs...)...)
+	if err != nil {
+		return fmt.Errorf("step %d: %w", r.at.Step+1, err)
+	}
+	copy(r.dev.state, outs[1:])
+	r.at.Step++
+	r.at.Samples += int64(r.Global)
+	r.at.Tokens += int64(r.Global) * int64(r.Seq)
+	before := r.flight
+	r.flight = &flight{metrics: outs[0], inputs: inputs, at: r.at, lr: lr, started: start}
+	return r.read(before)
+}
+
+// upload puts a batch and the learning rate onto the device, in the order of the program's parameters.
+func (r *run) upload(b data.Batch, lr float64) (inputs []*lower.Buffer, err error) {
+	defer func() {
+		if err != nil {
+			for _, x := range inputs {
+				x.Finalize()
+			}
+		}
+	}()
+	m, micro := r.Microbatches(), r.Micro
+	for _, x := range []struct {
+		values []int32
+		seq    int
+	}{{b.Tokens, r.Seq + 1}, {b.Labels, r.Seq}, {b.Segments, r.Seq}, {b.Positions, r.Seq}} {
+		if x.values == nil {
+			continue
+		}
+		buffer, err := r.Backend.Upload(shapes.Make(dtypes.Int32, m, micro, x.seq), x.values)
+		if err != nil {
+			return inputs, err
+		}
+		inputs = append(inputs, buffer)
+	}
+	buffer, err := r.Backend.Upload(shapes.Make(dtypes.Float32), []float32{float32(lr)})
+	if err != nil {
+		return inputs, err
+	}
+	return append(inputs, buffer), nil
+}
+
+// settle waits for the step under way.
+func (r *run) settle() error {
+	f := r.flight
+	r.flight = nil
+	return r.read(f)
+}
+
+// read takes in the metrics of a step, nil for none.
+func (r *run) read(f *flight) error {
+	if f == nil {
+		return nil
+	}
+	v := make([]float32, metricLoad+r.Model.Layers*r.Model.Experts)
+	err := f.metrics.ToFlatData(v)
+	began := f.started
+	if r.done.After(began) { // it waited for the step before
+		began = r.done
+	}
+	r.done = time.Now()
+	f.seconds = r.done.Sub(began).Seconds()
+	f.metrics.Finalize()
+	for _, x := range f.inputs {
+		x.Finalize()
+	}
+	if err != nil {
+		return fmt.Errorf("step %d: %w", f.at.Step, err)
+	}
+	r.last = float64(v[metricLoss])
+	if v[metricGood] != 0 {
+		r.at.Updates, r.at.Bad = r.at.Updates+1, 0
+	} else {
+		r.at.Skipped, r.at.Bad = r.at.Skipped+1, r.at.Bad+1
+		r.Log.Warn("gradient is not finite: the update was skipped", "step", f.at.Step, "loss", v[metricLoss], "norm", v[metricNorm], "in a row", r.at.Bad)
+	}
+	if err := r.report(f, v); err != nil {
+		return err
+	}
+	if r.at.Bad >= badInARow {
+		return r.diverged(f.at.Step)
+	}
+	return nil
+}
+
+// diverged saves the state, in which the last good update is the last.
+func (r *run) diverged(step int) error {
+	err := fmt.Errorf("%w: %d gradients in a row were not finite, the last at step %d with loss %g", ErrDiverged, badInARow, step, r.last)
+	if r.Store == nil {
+		return err
+	}
+	if f := r.flight; f != nil { // one more step is under way
+		r.flight = nil
+		r.at.Bad = 0
+		if e := r.read(f); e != nil {
+			return errors.Join(err, e)
+		}
+	}
+	return errors.Join(err, r.save(), r.Store.Wait())
+}
+
+// report tells the sink of a step, if it is its turn.
+func (r *run) report(f *flight, v []float32) error {
+	if r.LogEvery == 0 || f.at.Step%r.LogEvery != 0 && f.at.Step != r.Steps {
+		return nil
+	}
+	tokens := float64(r.Global) * float64(r.Seq)
+	s := report.Step{Step: f.at.Step, Steps: r.Steps, Loss: float64(v[metricLoss]), CE: float64(v[metricCE]), Aux: float64(v[metricAux]),
+		Z: float64(v[metricZ]), LR: f.lr, GradNorm: float64(v[metricNorm]), Tokens: f.at.Tokens, TokensPerSecond: tokens / f.seconds,
+		StepSeconds: f.seconds, Skipped: r.at.Skipped, Good: v[metricGood] != 0}
+	if r.Peak > 0 {
+		s.MFU = s.TokensPerSecond * FLOPs(r.Model, r.Seq) / r.Peak
+	}
+	for l := range r.Model.Layers {
+		row := make([]float64, r.Model.Experts)
+		for e := range row {
+			row[e] = float64(v[metricLoad+l*len(row)+e])
+		}
+		s.Load = append(s.Load, row)
+	}
+	return r.Report.Step(s)
+}
+
+// save starts to write a checkpoint of the state.
+func (r *run) save() error {
+	if r.Store == nil || r.at.Step == r.saved {
+		return nil
+	}
+	if err := r.Store.Wait(); err != nil { // its memory is used again
+		return err
+	}
+	var err error
+	if r.copied, err = r.dev.copyTo(r.copied); err != nil {
+		return err
+	}
+	r.at.Updates, err = r.dev.updates()
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(r.at)
+	if err != nil {
+		return err
+	}
+	snapshot := store.Snapshot{Step: r.at.Step, State: text, Score: r.scored}
+	for _, name := range groups {
+		snapshot.Groups = append(snapshot.Groups, store.Group{Name: name, DType: dtypes.Float32, From: r.copied.group(name)})
+	}
+	r.saved = r.at.Step
+	return r.Store.Save(snapshot)
+}

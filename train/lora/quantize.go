@@ -1,0 +1,146 @@
+package lora
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/gomlx/compute/dtypes"
+
+	"mix/graph"
+	"mix/sharding/axis"
+)
+
+// scaleSuffix follows the path of a weight in that of its scales.
+const scaleSuffix = "/scale"
+
+// ScalePath is the path of the scales of the int8 weight at path.
+func ScalePath(path string) string { return path + scaleSuffix }
+
+// Quantized lists the weights that a quantized base has as int8, all of attention and of the experts, and
+// their scales, float32, in the same order: the weight's axes without the input's. For
+// "layers/attn/out" [L, D, H, A] that is "layers/attn/out/scale" [L, D].
+//
+// The router stays in float32, since near-ties between experts decide what is computed; embeddings, norms
+// and head stay as they are.
+func Quantized(c graph.Config) (weights, scales []axis.Param, err error) {
+	ps, err := quantizable(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range ps {
+		weights, scales = append(weights, p.base), append(scales, p.scales())
+	}
+	return weights, scales, nil
+}
+
+func quantizable(c graph.Config) (list []pair, err error) {
+	if err := c.Validate(); err != nil {
+		return nil, fmt.Errorf("lora: %w", err)
+	}
+	for _, t := range targets {
+		if t.name == "gate" {
+			continue
+		}
+		p, err := t.of(c)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+func (p pair) scales() axis.Param {
+	return axis.Param{Path: ScalePath(p.path), Axes: p.base.Axes[:p.rows()], Dims: p.base.Dims[:p.rows()]}
+}
+
+// quantized reads a model with int8 matrices.
+type quantized struct {
+	base  Reader
+	pairs map[string]pair // by path of the base
+}
+
+// Quantize is the model of base with the weights of Quantized in int8, each row of a matrix symmetric around
+// 0 with a scale of its own: at path pieces of Int8 in [-127, 127], at ScalePath(path) pieces of Float32,
+// so that W ≈ int8·scale to half a scale. All other paths are base's.
+//
+// A row is read whole for its largest magnitude, a few MiB of rows at a time, twice in all: once for the
+// values and once for the scales. The result may be read by several goroutines if base may. A NaN or an Inf
+// is an error that names the weight.
+//
+// Source: Dettmers et al. 2022, "LLM.int8()", arXiv:2208.07339, section 2: absmax quantization by row.
+func Quantize(c graph.Config, base Reader) (Reader, error) {
+	ps, err := quantizable(c)
+	if err != nil {
+		return nil, err
+	}
+	z := &quantized{base: base, pairs: map[string]pair{}}
+	for _, p := range ps {
+		z.pairs[p.path] = p
+	}
+	return z, nil
+}
+
+// Read fills dst with a piece of int8 values, of scales, or of a weight that is not quantized.
+func (z *quantized) Read(q axis.Piece, dst []byte) error {
+	path, wantsScale := strings.CutSuffix(q.Path, scaleSuffix)
+	p, ok := z.pairs[path]
+	if !ok {
+		return z.base.Read(q, dst)
+	}
+	whole, dtype := p.base, dtypes.Int8
+	if wantsScale {
+		whole, dtype = p.scales(), dtypes.Float32
+	}
+	if err := q.Check(whole); err != nil {
+		return err
+	}
+	if q.DType != dtype {
+		return fmt.Errorf("piece %s: dtype %s, want %s", q.Name, q.DType, dtype)
+	}
+	if err := checkBuffer(q, dst); err != nil {
+		return err
+	}
+	rows, width := p.rows(), p.inputs()
+	input := p.base.Dims[rows:]
+	return eachRun(q.Offset[:rows], q.Size[:rows], width, func(r run) error {
+		w, err := floats(z.base, r.of(q.Name, p.base, make([]int, p.in), input)) // [n, width]
+		if err != nil {
+			return err
+		}
+		if i := strange(w); i >= 0 {
+			return fmt.Errorf("lora: quantize: %s has %g in row %d from %v", p.path, w[i], i/width, r.at)
+		}
+		if wantsScale {
+			share(r.n, func(i int) {
+				put(dst[4*(r.first+i):], dtypes.Float32, []float32{scaleOf(w[i*width : (i+1)*width])})
+			})
+			return nil
+		}
+		offset, size := q.Offset[rows:], q.Size[rows:]
+		n := count(size)
+		share(r.n, func(i int) {
+			row := w[i*width : (i+1)*width]
+			toInt8(dst[(r.first+i)*n:(r.first+i+1)*n], cut(row, input, offset, size), scaleOf(row))
+		})
+		return nil
+	})
+}
+
+// scaleOf is the largest magnitude of a row over 127, and at least the smallest normal number: below it the
+// quotient would lose the bits that make the bound hold, and machines may take it for 0.
+func scaleOf(row []float32) float32 {
+	var most float32
+	for _, v := range row {
+		most = max(most, float32(math.Abs(float64(v))))
+	}
+	return max(most/127, 0x1p-126)
+}
+
+// toInt8 fills dst with a part of a row in steps of its scale.
+func toInt8(dst []byte, part []float32, scale float32) {
+	for i, v := range part {
+		dst[i] = byte(int8(max(-127, min(127, math.RoundToEven(float64(v)/float64(scale))))))
+	}
+}
