@@ -59,19 +59,18 @@ func (at view) attention(q, k, v *Node) *Node {
 // first, XLA would transpose the weight at every call.
 //
 //	x [B, S, D], w [N, A, D], y [B, N, S, A]
-func project(x, w *Node) *Node {
+func project(x *Node, w matrix) *Node {
 	b, s, d := x.Shape().Dim(0), x.Shape().Dim(1), x.Shape().Dim(2)
-	n, a := w.Shape().Dim(0), w.Shape().Dim(1)
-	y := Einsum("td,rd->tr", Reshape(x, b*s, d), Reshape(w, n*a, d)) // [T, N·A]
-	return Transpose(Reshape(y, b, s, n, a), 1, 2)                   // [B, N, S, A]
+	n, a := w.w.Shape().Dim(0), w.w.Shape().Dim(1)
+	y := w.times(Reshape(x, b*s, d))               // [T, N·A]
+	return Transpose(Reshape(y, b, s, n, a), 1, 2) // [B, N, S, A]
 }
 
 // merge maps heads back to activations, like project without a transposed weight.
 //
 //	x [B, N, S, A], w [D, N, A], y [B, S, D]
-func merge(x, w *Node) *Node {
+func merge(x *Node, w matrix) *Node {
 	b, n, s, a := x.Shape().Dim(0), x.Shape().Dim(1), x.Shape().Dim(2), x.Shape().Dim(3)
-	d := w.Shape().Dim(0)
-	rows := Reshape(Transpose(x, 1, 2), b*s, n*a)                          // [T, N·A]
-	return Reshape(Einsum("tr,dr->td", rows, Reshape(w, d, n*a)), b, s, d) // [B, S, D]
+	rows := Reshape(Transpose(x, 1, 2), b*s, n*a)           // [T, N·A]
+	return Reshape(w.times(rows), b, s, w.w.Shape().Dim(0)) // [B, S, D]
 }

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 
 	"mix/graph/composite"
@@ -24,8 +25,8 @@ func block(c Config, x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node
 	x = Add(x, tr.AttnOut)                                                          // [B, S, D]
 	dims := x.Shape().Dimensions
 	rows := Reshape(RMSNorm(x, w.moeNorm, c.NormEps), -1, c.Width)                           // [T, D]
-	tr.Routing = Route(rows, w.router, c.TopK)                                               // [T, E], [T, K], [T, K]
-	moe := composite.RoutedExperts(rows, tr.Chosen, tr.Routing.Weights, w.experts)           // [T, D]
+	tr.Routing = RouteBy(w.router.times(ConvertDType(rows, dtypes.Float32)), c.TopK)         // [T, E], [T, K], [T, K]
+	moe := w.moe(rows, tr.Chosen, tr.Routing.Weights)                                        // [T, D]
 	tr.MoEOut = composite.Constrain(Reshape(moe, dims...), axis.Batch, axis.Seq, axis.Embed) // [B, S, D]
 	tr.Hidden = Add(x, tr.MoEOut)                                                            // [B, S, D]
 	return tr.Hidden, newK, newV, tr

@@ -153,7 +153,7 @@ func splitLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Keep)
 			k, v = cache.K[l], cache.V[l]
 		}
 		var tr LayerTrace
-		x, k, v, tr = block(c, x, w.layer(l, c.Experts).in(w.dtype), at, k, v) // [B, S, D], [B, G, C, A] twice
+		x, k, v, tr = block(c, x, w.layer(l, c.Experts), at, k, v) // [B, S, D], [B, G, C, A] twice
 		if cache != nil {
 			after.K, after.V = append(after.K, k), append(after.V, v)
 		}
@@ -178,8 +178,8 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 	if at.places.QuerySegments != nil {
 		shared = append(shared, at.places.QuerySegments)
 	}
-	stacked := w.stacked()
-	n := len(stacked)
+	trained, frozen := w.stacked()
+	stacked, n := w.nodesOf(trained), len(trained)
 	var outs []shapes.Shape
 	if cache != nil {
 		stacked = append(stacked, cache.K[0], cache.V[0])
@@ -187,7 +187,7 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		outs = append(outs, shape(cache.K[0].DType(), one...), shape(cache.V[0].DType(), one...))
 	}
 	outs = append(outs, traceShapes(c, x, keep)...)
-	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked}
+	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked, Frozen: w.nodesOf(frozen)}
 	last, all := scan(in, outs, func(in composite.Scanned) (next, outs []*Node) {
 		here := at
 		here.places.Query, here.places.Key = in.Shared[0], in.Shared[1]
@@ -203,7 +203,7 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		if cache != nil {
 			k, v = in.Stacked[n], in.Stacked[n+1] // [B, G, C, A]
 		}
-		y, k, v, tr := block(c, in.Carry[0], layerOf(in.Stacked[:n]).in(w.dtype), here, k, v)
+		y, k, v, tr := block(c, in.Carry[0], w.layerOf(slicesBy(trained, in.Stacked, frozen, in.Frozen)), here, k, v)
 		if cache != nil {
 			outs = append(outs, k, v)
 		}
@@ -213,6 +213,18 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		after, all = &Cache{K: all[:1], V: all[1:2]}, all[2:]
 	}
 	return last[0], after, all
+}
+
+// slicesBy finds a layer's slices by path.
+func slicesBy(trained []string, slices []*Node, frozen []string, fixed []*Node) found {
+	all := map[string]*Node{}
+	for i, path := range trained {
+		all[path] = slices[i]
+	}
+	for i, path := range frozen {
+		all[path] = fixed[i]
+	}
+	return func(path string) *Node { return all[path] }
 }
 
 // traceShapes are the shapes of LayerTrace.trace's values.

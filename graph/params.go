@@ -98,16 +98,22 @@ func Pieces(c Config, l Layout, dtype dtypes.DType) []axis.Piece {
 		if p.Path == pathRouter {
 			dt = dtypes.Float32
 		}
-		split := 0 // leading axes that become arguments of their own
-		if l != Stacked && p.Axes[0] == axis.Layers {
-			split = 1
-			if l == PerMatrix && p.Axes[1] == axis.Experts && len(p.Axes) > 3 {
-				split = 2
-			}
+		qs = append(qs, l.Pieces(p, dt)...)
+	}
+	return qs
+}
+
+// Pieces are the arguments in which a program of the layout takes one weight.
+func (l Layout) Pieces(p axis.Param, dtype dtypes.DType) (qs []axis.Piece) {
+	split := 0 // leading axes that become arguments of their own
+	if l != Stacked && p.Axes[0] == axis.Layers {
+		split = 1
+		if l == PerMatrix && p.Axes[1] == axis.Experts && len(p.Axes) > 3 {
+			split = 2
 		}
-		for i := range count(p.Dims[:split]) {
-			qs = append(qs, axis.Slice(p, dt, unravel(i, p.Dims[:split])...))
-		}
+	}
+	for i := range count(p.Dims[:split]) {
+		qs = append(qs, axis.Slice(p, dtype, unravel(i, p.Dims[:split])...))
 	}
 	return qs
 }

@@ -28,18 +28,22 @@ type Routing struct {
 // Source: Jiang et al. 2024, arXiv:2401.04088, section 2.1.
 func Route(x, router *Node, k int) Routing {
 	router.AssertDims(-1, x.Shape().Dim(-1))
-	experts := router.Shape().Dim(0)
+	return RouteBy(matrix{w: router}.times(ConvertDType(x, dtypes.Float32)), k)
+}
+
+// RouteBy is Route from the router's logits, [T, E] float32.
+func RouteBy(logits *Node, k int) Routing {
+	experts, g := logits.Shape().Dim(1), logits.Graph()
 	if k < 1 || k > experts {
 		panic(fmt.Errorf("route: %d experts a token, want 1 to %d", k, experts))
 	}
-	logits := Einsum("td,ed->te", ConvertDType(x, dtypes.Float32), router) // [T, E]
-	left := StopGradient(logits)                                           // [T, E]
-	var picks []*Node                                                      // [T, 1] each
+	left := StopGradient(logits) // [T, E]
+	var picks []*Node            // [T, 1] each
 	for range k {
 		best := ArgMax(left, -1, dtypes.Int32) // [T]
 		picks = append(picks, InsertAxes(best, -1))
 		taken := OneHot(best, experts, dtypes.Bool) // [T, E]
-		left = Where(taken, BroadcastToShape(Const(x.Graph(), float32(math.Inf(-1))), left.Shape()), left)
+		left = Where(taken, BroadcastToShape(Const(g, float32(math.Inf(-1))), left.Shape()), left)
 	}
 	chosen := Concatenate(picks, -1)                                                           // [T, K]
 	kept := ReduceSum(Mul(OneHot(chosen, experts, dtypes.Float32), InsertAxes(logits, 1)), -1) // [T, K]

@@ -131,6 +131,11 @@ func (ls layers) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, erro
 	return nil, nil
 }
 
+// says tells whether any layer or the command line has a name.
+func (ls layers) says(name string) bool {
+	return ls.given[name] || slices.ContainsFunc(ls.from, func(l layer) bool { return l.values[name] != nil })
+}
+
 // silenced tells whether a rival was said above.
 func (ls layers) silenced(name string, said func(string) bool) bool {
 	for _, group := range rivals {
@@ -195,7 +200,7 @@ func (c *command) BeforeResolve(k *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	c.preset = preset
+	c.preset, c.given = preset, layers{slices.Clone(ls.from), ls.given}
 	ls.from = append(ls.from, preset)
 	k.AddResolver(ls)
 	return nil

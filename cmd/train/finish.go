@@ -66,6 +66,9 @@ func (s *session) print(w io.Writer, res train.Result) error {
 		}
 		return &x
 	}
+	if s.store != nil && s.saved == "" { // all was done before
+		s.saved = filepath.Join(s.c.Save, fmt.Sprintf("step-%08d", res.Step))
+	}
 	r := result{Step: res.Step, Skipped: res.Skipped, Loss: known(res.Loss), EvalLoss: known(res.Eval), Checkpoint: s.saved, Export: s.c.Export}
 	if s.c.JSON {
 		return json.NewEncoder(w).Encode(r)

@@ -21,6 +21,7 @@ type command struct {
 
 	fixed  []fixedValue // values of the flags in the table fixed
 	preset layer        // found before the flags have their values
+	given  layers       // what is said above it
 }
 
 // modelFlags are the sizes of the model. By default they are the preset's; with --init the checkpoint's,

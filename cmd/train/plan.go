@@ -165,6 +165,9 @@ func (c *command) schedule(p *plan) error {
 		c.LRWarmupIters, c.LRWarmupFraction = &n, nil
 	}
 	warmup := or(c.LRWarmupIters, 0)
+	if !c.given.says("lr-warmup-iters") && !c.given.says("lr-warmup-fraction") {
+		warmup = min(warmup, *c.LRDecayIters/6) // a short run needs no other flag
+	}
 	c.LRWarmupIters = &warmup
 	style := train.Decay(strings.ToLower(c.LRDecayStyle))
 	if style != train.WSD && c.LRWSDDecayIters != nil {

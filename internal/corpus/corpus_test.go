@@ -16,7 +16,7 @@ import (
 func TestDocuments(t *testing.T) {
 	all, err := Documents()
 	require.NoError(t, err)
-	require.Len(t, all, 2167)
+	require.Len(t, all, 2164)
 	size, has := 0, map[string]int{}
 	for i, d := range all {
 		require.True(t, utf8.ValidString(d), "text %d", i)
@@ -30,7 +30,7 @@ func TestDocuments(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 4867632, size)
+	require.Equal(t, 4867207, size)
 	require.Len(t, has, 3)
 }
 

@@ -42,6 +42,18 @@ func order(s Samples) string {
 	return "epochs"
 }
 
+// different is how many samples there are before one comes again. Megatron's order and blends do not tell:
+// there it is all.
+func different(s Samples) int {
+	switch s := s.(type) {
+	case *Packed:
+		return min(len(s.rows), s.Len())
+	case *Epochs:
+		return s.first.Len()
+	}
+	return s.Len()
+}
+
 func (o *opener) byWeights(shares []share, weights []float64, wanted int) (Samples, []Samples, error) {
 	if wanted == 0 {
 		return nil, nil, errors.New("weights but no number of steps, want one to know how much to take of each")

@@ -33,7 +33,7 @@ func OpenSets(ctx context.Context, spec Spec) (_ *Sets, err error) {
 	o.sets.Fingerprint = sum256(o.signature)
 	o.sets.Description = strings.Join(o.said, "\n")
 	if o.sets.Valid != nil && spec.Tokenizer != nil {
-		o.sets.BytesPerToken, err = bytesPerToken(o.sets.Valid, spec.EvalBatches*spec.Global, spec.Tokenizer)
+		o.sets.BytesPerToken, err = bytesPerToken(o.sets.Valid, o.sets.EvalSamples, spec.Tokenizer)
 	}
 	return o.sets, err
 }
@@ -161,6 +161,7 @@ func (o *opener) put(part int, inputs []*input, weights []float64, split Split, 
 		o.sets.Train = s
 	case Valid:
 		o.sets.Valid = s
+		o.sets.EvalSamples = min(o.EvalBatches*o.Global, different(s))
 	default:
 		o.sets.Test = s
 	}

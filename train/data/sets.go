@@ -11,8 +11,12 @@ import (
 // Sets is what a run is trained and evaluated on.
 type Sets struct {
 	Train Samples // as many as the run takes, or more
-	Valid Samples // nil if not asked for. Each evaluation is to take the first, so that all see the same
+	Valid Samples // nil if not asked for
 	Test  Samples // nil if not asked for
+
+	// EvalSamples is how many of Valid an evaluation takes: the first, so that all see the same. It is what
+	// was asked for, or all there are if that is less, which are not worth a second look.
+	EvalSamples int
 
 	// Fingerprint is of all that decides content and order of the samples in Train. A run that goes on
 	// with another's work must have the same.

@@ -216,6 +216,7 @@ func TestChatSets(t *testing.T) {
 	require.True(t, a.Segments)
 	require.False(t, a.Positions)
 	require.Equal(t, 40, a.Train.Len())
+	require.Equal(t, 2, a.EvalSamples)
 	require.Equal(t, rows(t, a.Train, 40), rows(t, b.Train, 40))
 	asked := map[string]bool{}
 	for _, part := range []Samples{a.Train, a.Valid} {
@@ -232,6 +233,11 @@ func TestChatSets(t *testing.T) {
 		}
 	}
 	require.Len(t, asked, 40)
+	byPath.EvalBatches = 100
+	many := sets(t, byPath)
+	require.GreaterOrEqual(t, many.Valid.Len(), 200)
+	require.Less(t, many.EvalSamples, 10, "rows of ten conversations")
+	require.NotContains(t, rows(t, many.Valid, many.EvalSamples)[1:], rows(t, many.Valid, 1)[0])
 	shown, err := a.Show(0, 0)
 	require.NoError(t, err)
 	require.Regexp(t, `^sample 0: \d+ tokens, \d+ of 40 positions learned \(in ⟦ ⟧\), \d+ padding\n(<s>\[INST\] Q\d+ \[/INST\] ?⟦ ?A\d+</s>⟧\n?)+$`, shown)
@@ -331,4 +337,41 @@ func TestFingerprints(t *testing.T) {
 	long, short := base(), base()
 	long.Steps = 500
 	require.Equal(t, rows(t, sets(t, short).Train, 6), rows(t, sets(t, long).Train, 6))
+}
+
+func TestPathsOfEachPart(t *testing.T) {
+	bos := golden + "u16_bos_text_document"
+	all := sets(t, Spec{SplitPaths: [3][]string{Train: {u16}, Valid: {bos}, Test: {"1", bos, "1", u16}}, Seq: 16, Global: 2, Steps: 6,
+		EvalEvery: 4, EvalBatches: 3, Test: true, Seed: 9, Vocab: 420})
+	for _, tt := range []struct {
+		got    Samples
+		source string
+		n      int
+	}{{all.Train, "u16_nobos", 12}, {all.Valid, "u16_bos", 12}} { // 12 = (6/4 + 1) · 3 · 2
+		x := open(t, tt.source)
+		want, err := NewDataset(x, 0, x.Sequences(), Options{SeqLen: 16, Samples: tt.n, Seed: 9})
+		require.NoError(t, err)
+		require.Equal(t, rows(t, want, tt.n), rows(t, tt.got, tt.n), tt.source)
+	}
+	require.GreaterOrEqual(t, all.Test.Len(), 6)
+	require.IsType(t, &Blend{}, all.Test)
+	require.Equal(t, 6, all.EvalSamples)
+}
+
+func TestTextAndConversationsTogether(t *testing.T) {
+	chat := fileOf(t, "chat.jsonl", strings.Repeat(`{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}`+"\n", 50))
+	text := fileOf(t, "a.txt", strings.Repeat("words of a text\x00", 50))
+	tok := mixtral(t, "tokenizer.model")
+	all := sets(t, Spec{Paths: []string{"1", chat, "3", text}, Split: "1", Seq: 24, Global: 4, Steps: 10, Tokenizer: tok})
+	require.True(t, all.Segments, "of the conversations")
+	require.GreaterOrEqual(t, all.Train.Len(), 40)
+	chats := 0
+	for _, row := range rows(t, all.Train, 40) {
+		if strings.Contains(tok.DecodeWithControls(row.Tokens), "[INST]") {
+			chats++
+		} else {
+			require.Equal(t, make([]int32, 24), row.Segments)
+		}
+	}
+	require.Equal(t, 10, chats)
 }

@@ -106,7 +106,7 @@ func (s Spec) Validate() error {
 	case s.Split != "" && (s.perSplit() || s.Mock):
 		return fmt.Errorf("split %q: made-up data and paths of each split have none", s.Split)
 	case s.Mock && s.vocab() == 0:
-		return errors.New("Vocab is 0, want a vocabulary for made-up data")
+		return errors.New("vocabulary of 0 ids, want at least 1 for made-up data")
 	case s.Tokenizer == nil && (s.Documents != nil || s.Chats != nil):
 		return errors.New("no tokenizer, want one for text")
 	case s.Tokenizer != nil && s.Vocab > 0 && s.Tokenizer.VocabSize() > s.Vocab:

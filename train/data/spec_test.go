@@ -75,7 +75,7 @@ func TestSpecsThatAreRefused(t *testing.T) {
 		{"a file without tokenizer", Spec{Paths: []string{fileOf(t, "a.txt", "x")}}, "no tokenizer"},
 		{"a tokenizer too large", Spec{Documents: texts, Tokenizer: tok, Vocab: 419}, "the tokenizer has 420 ids, want at most 419"},
 		{"a split of mock data", Spec{Mock: true, Vocab: 9, Split: "1"}, `split "1": made-up data`},
-		{"mock data without vocabulary", Spec{Mock: true}, "Vocab is 0"},
+		{"mock data without vocabulary", Spec{Mock: true}, "vocabulary of 0 ids"},
 		{"a split that is none", Spec{Documents: texts, Tokenizer: tok, Split: "x"}, `split "x"`},
 		{"a part without paths", Spec{SplitPaths: [3][]string{Train: {u16}}, EvalEvery: 1, EvalBatches: 1}, "no valid data"},
 		{"no training data", Spec{SplitPaths: [3][]string{Valid: {u16}}}, "no train data"},

@@ -109,38 +109,43 @@ func (z *quantized) Read(q axis.Piece, dst []byte) error {
 		if err != nil {
 			return err
 		}
-		if i := strange(w); i >= 0 {
+		steps := make([]float32, r.n)
+		share(r.n, func(i int) { steps[i] = scaleOf(w[i*width : (i+1)*width]) })
+		if strange(steps) >= 0 {
+			i := strange(w)
 			return fmt.Errorf("lora: quantize: %s has %g in row %d from %v", p.path, w[i], i/width, r.at)
 		}
 		if wantsScale {
-			share(r.n, func(i int) {
-				put(dst[4*(r.first+i):], dtypes.Float32, []float32{scaleOf(w[i*width : (i+1)*width])})
-			})
+			put(dst[4*r.first:], dtypes.Float32, steps)
 			return nil
 		}
 		offset, size := q.Offset[rows:], q.Size[rows:]
 		n := count(size)
 		share(r.n, func(i int) {
 			row := w[i*width : (i+1)*width]
-			toInt8(dst[(r.first+i)*n:(r.first+i+1)*n], cut(row, input, offset, size), scaleOf(row))
+			toInt8(dst[(r.first+i)*n:(r.first+i+1)*n], cut(row, input, offset, size), steps[i])
 		})
 		return nil
 	})
 }
 
-// scaleOf is the largest magnitude of a row over 127, and at least the smallest normal number: below it the
-// quotient would lose the bits that make the bound hold, and machines may take it for 0.
+// scaleOf is the largest magnitude of a row over 127, NaN or Inf if the row has one. It is at least the
+// smallest normal number: below it the quotient would lose the bits that make the bound hold, and machines
+// may take it for 0.
 func scaleOf(row []float32) float32 {
-	var most float32
+	var most uint32 // magnitudes are ordered as their bits are
 	for _, v := range row {
-		most = max(most, float32(math.Abs(float64(v))))
+		most = max(most, math.Float32bits(v)&^(1<<31))
 	}
-	return max(most/127, 0x1p-126)
+	return max(math.Float32frombits(most)/127, 0x1p-126)
 }
 
-// toInt8 fills dst with a part of a row in steps of its scale.
+// toInt8 fills dst with a part of a row in steps of its scale, to nearest with ties to even.
 func toInt8(dst []byte, part []float32, scale float32) {
+	const whole = 3 << 51 // at this size a float64 has no fraction, and its lowest bits are the integer's
+	steps := 1 / float64(scale)
+	dst = dst[:len(part)]
 	for i, v := range part {
-		dst[i] = byte(int8(max(-127, min(127, math.RoundToEven(float64(v)/float64(scale))))))
+		dst[i] = byte(math.Float64bits(float64(v)*steps + whole)) // within ±127, since no v is above 127.00001 scales
 	}
 }

@@ -101,8 +101,7 @@ func load(h heat) loadData {
 					b.WriteString("..")
 					continue
 				}
-				share := math.Round(4095 * h.sum[i][l*h.experts+e] / float64(n))
-				v := int(min(max(share, 0), 4095))
+				v := int(math.Round(4095 / shareUnits * float64(h.sum[i][l*h.experts+e]) / float64(n)))
 				b.WriteByte(alphabet[v/64])
 				b.WriteByte(alphabet[v%64])
 			}

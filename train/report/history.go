@@ -197,7 +197,7 @@ type heat struct {
 	layers, experts int
 	width           int
 	count           []int32
-	sum             [][]float64 // [column][layer·experts + expert]
+	sum             [][]int64 // [column][layer·experts + expert], in shareUnits
 }
 
 // add counts the load of a step. The first step sets the sizes; a load of others is left out.
@@ -215,15 +215,15 @@ func (h *heat) add(step int, load [][]float64) {
 		h.fold()
 	}
 	for len(h.count) <= (step-1)/h.width {
-		h.count, h.sum = append(h.count, 0), append(h.sum, make([]float64, h.layers*h.experts))
+		h.count, h.sum = append(h.count, 0), append(h.sum, make([]int64, h.layers*h.experts))
 	}
 	i := (step - 1) / h.width
 	h.count[i]++
 	column := h.sum[i]
 	for l, shares := range load {
 		for e, share := range shares {
-			if !math.IsNaN(share) {
-				column[l*h.experts+e] += share
+			if share >= 0 && share <= 1 { // no NaN
+				column[l*h.experts+e] += int64(math.Round(share * shareUnits))
 			}
 		}
 	}
@@ -249,7 +249,7 @@ func (h *heat) fold() {
 func (h *heat) clone() heat {
 	c := *h
 	c.count = slices.Clone(h.count)
-	c.sum = make([][]float64, len(h.sum))
+	c.sum = make([][]int64, len(h.sum))
 	for i, column := range h.sum {
 		c.sum[i] = slices.Clone(column)
 	}

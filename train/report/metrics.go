@@ -167,7 +167,7 @@ func (m *metrics) step(s Step) error {
 			if j > 0 {
 				b = append(b, ',')
 			}
-			b = digits(b, share, 4)
+			b = digits(b, math.Round(share*shareUnits)/shareUnits, -1)
 		}
 		b = append(b, ']')
 	}
@@ -219,6 +219,10 @@ func digits(b []byte, v float64, n int) []byte {
 	}
 	return strconv.AppendFloat(b, v, 'g', n, 64)
 }
+
+// shareUnits make a whole of expert load. The file and the page count in them, so that both are the same
+// before and after a run is resumed.
+const shareUnits = 1e6
 
 // orNull makes an unknown, which is 0, what number writes as null.
 func orNull(v float64) float64 {

@@ -151,7 +151,7 @@ func figures(h *history) []figure {
 		return nil
 	}
 	s := h.last
-	list := []figure{{"training loss", fmt.Sprintf("%.3f", s.CE), "nats a token, last step"}}
+	list := []figure{{"training loss", fmt.Sprintf("%.3f", s.CE), "cross-entropy, last step"}}
 	if i := h.lowest(); i >= 0 {
 		last, best := h.evals[len(h.evals)-1], h.evals[i]
 		list = append(list, figure{"evaluation loss", fmt.Sprintf("%.3f", last.Loss), fmt.Sprintf("best %.3f at step %d", best.Loss, best.Step)})

@@ -169,7 +169,7 @@
       for (const t of steps) {
         if (t !== Math.round(t)) continue;
         shape("line", { class: "axis", x1: x(t), x2: x(t), y1: top + tall, y2: top + tall + 4 }, svg);
-        shape("text", { x: x(t), y: top + tall + 16, "text-anchor": "middle" }, svg, label(t, steps.unit));
+        shape("text", { x: x(t), y: top + tall + 16, "text-anchor": "middle" }, svg, label(t, Math.max(1, steps.unit)));
       }
       shape("text", { x: left + inner / 2, y: height - 3, "text-anchor": "middle" }, svg, "step");
       shape("text", { transform: `translate(11 ${top + tall / 2}) rotate(-90)`, "text-anchor": "middle" }, svg, o.unit);
@@ -231,6 +231,8 @@
         }
       }
       (o.also || []).forEach((a) => say(a.name, a.format(a.values[i])));
+      const skipped = o.skips && data.skipped.find(([bin]) => bin === i);
+      if (skipped) element("span", { className: "bad", textContent: skipped[1] > 1 ? `, ${skipped[1]} updates skipped` : ", update skipped" }, readout);
     }
     svg.onpointermove = (event) => {
       const box = svg.getBoundingClientRect();

@@ -130,10 +130,10 @@ func parts(s Step, left time.Duration) []part {
 	if left >= 0 && s.Step < s.Steps {
 		list = append(list, part{2, "eta " + span(left.Round(time.Second).Seconds())})
 	}
-	if !s.Good {
-		list = append(list, part{1, "update skipped"})
-	}
-	if s.Skipped > 0 {
+	switch {
+	case !s.Good:
+		list = append(list, part{1, fmt.Sprintf("update skipped (%d in all)", s.Skipped)})
+	case s.Skipped > 0:
 		list = append(list, part{3, fmt.Sprintf("%d skipped", s.Skipped)})
 	}
 	if b := meanBalance(s.Load); !math.IsNaN(b) {
@@ -186,7 +186,7 @@ func bars(load [][]float64) string {
 				share += layer[e] / float64(len(load))
 			}
 		}
-		level := int(share * float64(experts) * 4)
+		level := int(math.Round(share * float64(experts) * 4))
 		b.WriteRune(runes[min(max(level-1, 0), len(runes)-1)])
 	}
 	return b.String()
