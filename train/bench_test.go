@@ -29,7 +29,7 @@ func BenchmarkStep(b *testing.B) {
 			const batch, length = 4, 256
 			o := options(demo, 1, batch, length)
 			o.Recompute = x.again
-			s := newBench(b, be, newModel(o), Fresh(demo, 1))
+			s := newBench(b, be, modelOf(b, o), Fresh(demo, 1))
 			defer s.dev.free()
 			ids := make([]int32, batch*length)
 			for i := range ids {

@@ -96,7 +96,11 @@ func Run(ctx context.Context, j Job) (res Result, err error) {
 	if j.Log == nil {
 		j.Log = slog.Default()
 	}
-	r := &run{Job: j, m: newModel(j.Options), scored: math.NaN()}
+	m, err := newModel(j.Options)
+	if err != nil {
+		return res, err
+	}
+	r := &run{Job: j, m: m, scored: math.NaN()}
 	defer r.close()
 	if err := r.begin(); err != nil {
 		return res, err
@@ -132,10 +136,15 @@ func (r *run) close() {
 
 // begin puts the state onto the device, from the newest checkpoint or from the start, and compiles.
 func (r *run) begin() error {
-	readers := map[string]Reader{groupWeights: r.Start, groupFirst: zeros{}, groupSecond: zeros{}}
-	if r.Start == nil {
-		readers[groupWeights] = Fresh(r.Model, r.Seed)
+	base := r.Start
+	if base == nil {
+		base = Fresh(r.Model, r.Seed)
 	}
+	trained, frozen, err := r.m.start(base)
+	if err != nil {
+		return err
+	}
+	readers := map[string]Reader{groupWeights: trained, groupFirst: zeros{}, groupSecond: zeros{}}
 	r.at = position{Seed: r.Seed, Data: r.Data.Fingerprint}
 	if r.Store != nil {
 		saved, err := r.Store.Latest()
@@ -149,8 +158,7 @@ func (r *run) begin() error {
 			}
 		}
 	}
-	var err error
-	if r.dev, err = newDevice(r.Backend, r.m, readers, r.at.Updates); err != nil {
+	if r.dev, err = newDevice(r.Backend, r.m, readers, frozen, r.at.Updates); err != nil {
 		return err
 	}
 	p := programs{r.Backend, r.m, r.Data.Segments, r.Data.Positions}

@@ -6,6 +6,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 
 	"mix/graph"
+	"mix/train/lora"
 )
 
 // Recompute says which activations the backward pass computes again instead of keeping them.
@@ -46,6 +47,9 @@ type Options struct {
 	ZCoef           float64 // weight of the router's z-loss
 	Recompute       Recompute
 	DecayEmbeddings bool // weight decay on embedding and head too; norms never decay
+
+	LoRA *lora.Options // trains adapters beside frozen weights; nil trains all weights
+	Int8 bool          // the frozen weights' matrices are int8 with a scale a row
 
 	Seed uint64 // of fresh weights and of sampled texts
 
@@ -96,8 +100,15 @@ func (o Options) Validate() error {
 		return fmt.Errorf("weight of the z-loss is %g, want at least 0", o.ZCoef)
 	case o.Recompute != RecomputeNone && o.Recompute != RecomputeSelective && o.Recompute != RecomputeFull:
 		return fmt.Errorf("recomputation is %q, want %s, %s or %s", o.Recompute, RecomputeNone, RecomputeSelective, RecomputeFull)
+	case o.Int8 && o.LoRA == nil:
+		return fmt.Errorf("weights in int8 without adapters: only frozen ones can be")
 	case o.EvalEvery > 0 && o.EvalBatches == 0:
 		return fmt.Errorf("an evaluation every %d steps has 0 batches, want at least 1", o.EvalEvery)
+	}
+	if o.LoRA != nil {
+		if err := o.LoRA.Validate(); err != nil {
+			return err
+		}
 	}
 	if err := o.Optimizer.Validate(); err != nil {
 		return err

@@ -64,18 +64,20 @@ func (p programs) step() (*lower.Program, error) {
 	for i, name := range p.m.stateNames() {
 		donate[name] = 1 + i
 	}
-	return p.compile("train_step", donate, func(g *Graph) []*Node {
-		st := state{
-			weights: declare(g, "", p.m.trained),
-			first:   declare(g, "first/", p.m.trained),
-			second:  declare(g, "second/", p.m.trained),
-			updates: Parameter(g, "updates", shapes.Make(dtypes.Int32)),
-		}
-		frozen := declare(g, "", p.m.frozen)
-		b := p.declareBatch(g, p.m.Microbatches(), p.m.Micro)
-		next, metrics := p.m.step(st, frozen, b, Parameter(g, "lr", shapes.Make(dtypes.Float32)))
-		return append([]*Node{metrics}, next.nodes()...)
-	})
+	return p.compile("train_step", donate, p.buildStep)
+}
+
+func (p programs) buildStep(g *Graph) []*Node {
+	st := state{
+		weights: declare(g, "", p.m.trained),
+		first:   declare(g, "first/", p.m.trained),
+		second:  declare(g, "second/", p.m.trained),
+		updates: Parameter(g, "updates", shapes.Make(dtypes.Int32)),
+	}
+	frozen := declare(g, "", p.m.frozen)
+	b := p.declareBatch(g, p.m.Microbatches(), p.m.Micro)
+	next, metrics := p.m.step(st, frozen, b, Parameter(g, "lr", shapes.Make(dtypes.Float32)))
+	return append([]*Node{metrics}, next.nodes()...)
 }
 
 // stateNames are the parameters of the state, in order.

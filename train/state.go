@@ -10,6 +10,7 @@ import (
 	"mix/graph"
 	"mix/lower"
 	"mix/sharding/axis"
+	"mix/train/lora"
 )
 
 // Reader gives the elements of a weight's piece: a checkpoint, or anything that can make them up.
@@ -30,6 +31,19 @@ func (f fresh) Read(q axis.Piece, dst []byte) error {
 		return fmt.Errorf("weight %s: %d bytes of %s, want %d of Float32", q.Name, len(dst), q.DType, 4*q.Elements())
 	}
 	return graph.Init(f.c, q, f.seed, unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(dst))), q.Elements()))
+}
+
+// freshAdapters is the Reader of adapters before the first step, float32.
+type freshAdapters struct {
+	c graph.Config
+	o lora.Options
+}
+
+func (f freshAdapters) Read(q axis.Piece, dst []byte) error {
+	if q.DType != dtypes.Float32 || len(dst) != q.Bytes() {
+		return fmt.Errorf("adapter %s: %d bytes of %s, want %d of Float32", q.Name, len(dst), q.DType, 4*q.Elements())
+	}
+	return lora.Init(f.c, f.o, q, unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(dst))), q.Elements()))
 }
 
 // zeros is the Reader of moments before the first step.
@@ -75,8 +89,8 @@ type device struct {
 	frozen []*lower.Buffer
 }
 
-// newDevice puts a state onto the device: of readers, one a group.
-func newDevice(be *lower.Backend, m model, readers map[string]Reader, updates int32) (d *device, err error) {
+// newDevice puts a state onto the device: of readers, one a group, and of the frozen weights.
+func newDevice(be *lower.Backend, m model, readers map[string]Reader, frozen Reader, updates int32) (d *device, err error) {
 	d = &device{be: be, m: m}
 	defer func() {
 		if err != nil {
@@ -91,6 +105,13 @@ func newDevice(be *lower.Backend, m model, readers map[string]Reader, updates in
 			}
 			d.state = append(d.state, b)
 		}
+	}
+	for _, q := range m.frozen {
+		b, err := upload(be, frozen, q)
+		if err != nil {
+			return nil, err
+		}
+		d.frozen = append(d.frozen, b)
 	}
 	b, err := be.Upload(shapes.Make(dtypes.Int32), []int32{updates})
 	if err != nil {
@@ -130,7 +151,7 @@ type host struct {
 func (d *device) copyTo(h *host) (*host, error) {
 	if h == nil {
 		h = &host{params: map[string]axis.Param{}, pieces: d.m.trained, data: map[string][][]byte{}}
-		for _, p := range graph.Params(d.m.Model) {
+		for _, p := range d.m.params {
 			h.params[p.Path] = p
 		}
 		for _, name := range groups {

@@ -59,11 +59,18 @@ func options(c graph.Config, m, b, s int) Options {
 		Optimizer: AdamW{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1, Clip: 1}, Schedule: Schedule{Peak: 1e-3, Decay: Constant}}
 }
 
-func newBench(t testing.TB, be *lower.Backend, m model, start Reader) *bench {
+func modelOf(t testing.TB, o Options) model {
+	m, err := newModel(o)
+	require.NoError(t, err)
+	return m
+}
+
+func newBench(t testing.TB, be *lower.Backend, m model, base Reader) *bench {
 	require.NoError(t, m.Validate())
 	x := &bench{m: m, run: &run{Job: Job{Options: m.Options, Backend: be}}}
-	var err error
-	x.dev, err = newDevice(be, m, map[string]Reader{groupWeights: start, groupFirst: zeros{}, groupSecond: zeros{}}, 0)
+	start, frozen, err := m.start(base)
+	require.NoError(t, err)
+	x.dev, err = newDevice(be, m, map[string]Reader{groupWeights: start, groupFirst: zeros{}, groupSecond: zeros{}}, frozen, 0)
 	require.NoError(t, err)
 	t.Cleanup(x.dev.free)
 	x.p, err = programs{be: be, m: m}.step()
@@ -85,7 +92,7 @@ func text(ids []int32, s int) (b data.Batch) {
 func (x *bench) step(t testing.TB, b data.Batch, lr float64) []float32 {
 	inputs, err := x.run.upload(b, lr)
 	require.NoError(t, err)
-	outs, err := x.p.Run(append(append([]*lower.Buffer{}, x.dev.state...), inputs...)...)
+	outs, err := x.p.Run(append(append(append([]*lower.Buffer{}, x.dev.state...), x.dev.frozen...), inputs...)...)
 	require.NoError(t, err)
 	copy(x.dev.state, outs[1:])
 	v := make([]float32, metricLoad+x.m.Model.Layers*x.m.Model.Experts)
@@ -137,7 +144,7 @@ func TestFiveStepsAgainstReference(t *testing.T) {
 				opt := options(c, 1, dims[1], dims[2])
 				opt.Optimizer = AdamW{Beta1: h.Betas[0], Beta2: h.Betas[1], Eps: h.Eps, WeightDecay: h.WeightDecay}
 				opt.Recompute = again
-				m := newModel(opt)
+				m := modelOf(t, opt)
 				for i := range m.decayed { // the reference decays all
 					m.decayed[i] = true
 				}
@@ -159,7 +166,7 @@ func TestFiveStepsAgainstReference(t *testing.T) {
 func TestStepWithoutFiniteGradient(t *testing.T) {
 	be := backend(t)
 	c, ck := checkpoint(t, oracle.Open(t, "d_layouts").Checkpoints[0])
-	x := newBench(t, be, newModel(options(c, 1, 1, 4)), ck)
+	x := newBench(t, be, modelOf(t, options(c, 1, 1, 4)), ck)
 	values := x.weights(t)[0]
 	values[0] = float32(math.NaN())
 	spoiled, err := be.Upload(shapes.Make(dtypes.Float32, x.m.trained[0].Shape...), values)
@@ -204,7 +211,7 @@ func TestFormsOfAStepAgree(t *testing.T) {
 	}
 	losses := func(o Options) (all []float64) {
 		o.ZCoef = 1e-3
-		x := newBench(t, be, newModel(o), Fresh(c, 7))
+		x := newBench(t, be, modelOf(t, o), Fresh(c, 7))
 		for i, b := range texts {
 			v := x.step(t, b, 3e-3)
 			require.EqualValues(t, 1, v[metricGood], "step %d", i)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"reflect"
@@ -67,18 +68,20 @@ func (l layer) at(n *yaml.Node, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", l.name, n.Line, fmt.Sprintf(format, args...))
 }
 
-// check refuses names that are no flags.
+// check refuses names that are no flags and values that are not theirs, the first line first.
 func (l layer) check(all []*kong.Flag) error {
-	var unknown *yaml.Node
-	name := ""
-	for key, value := range l.values {
-		is := func(f *kong.Flag) bool { return f.Name == key && !outsideFiles(f) }
-		if !slices.ContainsFunc(all, is) && (unknown == nil || value.Line < unknown.Line) {
-			unknown, name = value, key
+	names := slices.SortedFunc(maps.Keys(l.values), func(a, b string) int { return l.values[a].Line - l.values[b].Line })
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(f *kong.Flag) bool { return f.Name == name && !outsideFiles(f) })
+		if i < 0 {
+			return l.at(l.values[name], "unknown name %q", name)
 		}
-	}
-	if unknown != nil {
-		return l.at(unknown, "unknown name %q", name)
+		if l.values[name].Kind == yaml.SequenceNode && all[i].Target.Kind() != reflect.Slice {
+			return l.at(l.values[name], "--%s: want one value, not a list", name)
+		}
+		if err := all[i].Parse(kong.Scan().PushTyped(asParsed(all[i], l.values[name]), kong.FlagValueToken), reflect.New(all[i].Target.Type()).Elem()); err != nil {
+			return l.at(l.values[name], "%v", err)
+		}
 	}
 	return nil
 }
@@ -122,11 +125,7 @@ func (ls layers) Resolve(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, erro
 			said = func(name string) bool { return above(name) || l.values[name] != nil }
 			continue
 		}
-		value, err := decoded(f, node)
-		if err != nil {
-			return nil, l.at(node, "%v", err)
-		}
-		return value, nil
+		return asParsed(f, node), nil
 	}
 	return nil, nil
 }
@@ -146,24 +145,19 @@ func (ls layers) silenced(name string, said func(string) bool) bool {
 	return false
 }
 
-// decoded is a node's value as the parser takes it, after a try: the parser would not name the line.
-func decoded(f *kong.Flag, node *yaml.Node) (any, error) {
-	list := f.Target.Kind() == reflect.Slice
-	var value any = node.Value
-	switch {
-	case node.Kind == yaml.SequenceNode && !list:
-		return nil, errors.New("a list, want one value")
-	case list:
-		items := []any{}
-		for _, v := range node.Content {
-			items = append(items, v.Value)
-		}
-		if node.Kind == yaml.ScalarNode {
-			items = append(items, node.Value)
-		}
-		value = items
+// asParsed is a node's value as the parser takes it: text, or a list of texts.
+func asParsed(f *kong.Flag, node *yaml.Node) any {
+	if f.Target.Kind() != reflect.Slice && node.Kind == yaml.ScalarNode {
+		return node.Value
 	}
-	return value, f.Parse(kong.Scan().PushTyped(value, kong.FlagValueToken), reflect.New(f.Target.Type()).Elem())
+	items := []any{}
+	for _, v := range node.Content {
+		items = append(items, v.Value)
+	}
+	if node.Kind == yaml.ScalarNode {
+		items = append(items, node.Value)
+	}
+	return items
 }
 
 // BeforeResolve reads the file and finds the preset, once the command line is split into flags.

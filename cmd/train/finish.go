@@ -2,32 +2,45 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/gomlx/compute/dtypes"
+
 	"mix/graph"
 	"mix/sharding/ckpt"
 	"mix/train"
+	"mix/train/lora"
 )
 
-// checkExport refuses a folder that export could not write to, before the training.
+// checkExport refuses folders that export could not write to, before the training.
 func (s *session) checkExport() error {
-	if s.c.Export == "" {
-		return nil
+	for _, f := range []struct{ flag, dir string }{{"export", s.c.Export}, {"export-adapters", s.c.ExportAdapters}} {
+		if f.dir == "" {
+			continue
+		}
+		if list, err := os.ReadDir(f.dir); err == nil && len(list) > 0 {
+			return fmt.Errorf("--%s %s: there are files in it, want an empty folder or none", f.flag, f.dir)
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("--%s: %w", f.flag, err)
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Clean(f.dir)), 0o777); err != nil {
+			return fmt.Errorf("--%s: %w", f.flag, err)
+		}
 	}
-	if list, err := os.ReadDir(s.c.Export); err == nil && len(list) > 0 {
-		return fmt.Errorf("--export %s: there are files in it, want an empty folder or none", s.c.Export)
-	}
-	return os.MkdirAll(filepath.Dir(filepath.Clean(s.c.Export)), 0o777)
+	return nil
 }
 
-// export writes the last checkpoint's weights as a Hugging Face folder.
+// export writes what the last checkpoint holds: the model, with the adapters merged, as a Hugging Face
+// folder, and the adapters as a PEFT folder.
 func (s *session) export() error {
-	if s.c.Export == "" {
+	if s.c.Export == "" && s.c.ExportAdapters == "" {
 		return nil
 	}
 	last, err := s.store.Latest()
@@ -35,12 +48,27 @@ func (s *session) export() error {
 		return err
 	}
 	if last == nil {
-		return fmt.Errorf("--export %s: no checkpoint in %s", s.c.Export, s.c.Save)
+		return fmt.Errorf("no checkpoint to export in %s", s.c.Save)
 	}
 	defer last.Close()
-	weights, err := last.Reader("")
+	trained, err := last.Reader("")
 	if err != nil {
 		return err
+	}
+	if s.c.ExportAdapters != "" {
+		o := lora.WriteOptions{Base: s.p.from, DType: dtypes.Float32}
+		if err := lora.Write(s.c.ExportAdapters, s.p.Model, *s.p.LoRA, trained, o); err != nil {
+			return err
+		}
+	}
+	if s.c.Export == "" {
+		return nil
+	}
+	weights := ckpt.Reader(trained)
+	if s.p.LoRA != nil {
+		if weights, err = lora.Merge(s.p.Model, *s.p.LoRA, s.job.Start, trained); err != nil {
+			return err
+		}
 	}
 	files, err := s.c.files(s.p, strings.ToLower(s.p.exportDType.String()))
 	if err != nil {

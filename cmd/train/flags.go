@@ -55,7 +55,7 @@ type dataFlags struct {
 	DataCachePath      string `placeholder:"DIR" help:"Folder of tokenized text. Default: mix/data in the user's cache folder."`
 	Split              string `default:"969,30,1" placeholder:"A,B,C" help:"Weights of training, validation and test. Default: ${default}."`
 	Tokenizer          string `placeholder:"PATH" help:"tokenizer.model, tokenizer.json, or a folder with one of them. Default: the checkpoint's of --init, the demo's with its sizes."`
-	TokenizerModel     string `placeholder:"FILE" help:"The same, by Megatron's name."`
+	TokenizerModel     string `placeholder:"FILE" help:"The same as --tokenizer, by Megatron's name."`
 	JSONKey            string `name:"json-key" default:"text" placeholder:"KEY" help:"Key of the text in jsonl. Default: ${default}."`
 	ChatTemplate       string `placeholder:"v1|v3" help:"Instruct template of conversations. Default: the tokenizer's."`
 	SkipBad            bool   `help:"Leave out lines of jsonl that are bad, and count them, rather than stop at the first."`
@@ -124,6 +124,7 @@ type runFlags struct {
 	SampleTokens   int      `default:"48" placeholder:"N" help:"Length of each continuation. Default: ${default}."`
 	JSON           bool     `name:"json" help:"Print the result as one JSON object."`
 	Export         string   `placeholder:"DIR" help:"Write the final model, adapters merged, as a Hugging Face folder."`
+	ExportAdapters string   `placeholder:"DIR" help:"Write the final adapters as a PEFT folder."`
 	ExportDType    string   `name:"export-dtype" default:"bf16" placeholder:"f32|bf16|f16" help:"Type of the exported weights. Default: ${default}."`
 }
 

@@ -88,7 +88,11 @@ func (s *session) openStore() error {
 	if err != nil {
 		return err
 	}
-	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: graph.Params(s.p.Model), Files: files, Log: s.log,
+	params := graph.Params(s.p.Model)
+	if s.p.LoRA != nil {
+		params = nil // adapters, which the groups name
+	}
+	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: params, Files: files, Log: s.log,
 		Saved: func(step int, took time.Duration, dir string) {
 			s.saved = dir
 			s.job.Report.Saved(step, took.Seconds(), dir)

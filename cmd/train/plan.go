@@ -20,8 +20,6 @@ type plan struct {
 	train.Options
 	from        string // folder of the first weights, "" for fresh ones
 	tokenizer   *token.Tokenizer
-	adapters    *lora.Options // nil trains the weights
-	int8        bool          // of the frozen weights
 	exportDType dtypes.DType
 	template    token.Template // 0 for the tokenizer's own
 	data        data.Spec      // without what is embedded
@@ -218,7 +216,7 @@ func (c *command) lora(p *plan) error {
 		o.Targets = c.LoRATargets
 	}
 	c.LoRAAlpha, c.LoRATargets = &o.Alpha, o.Targets
-	p.adapters, p.int8 = &o, c.QLoRA == "int8"
+	p.LoRA, p.Int8 = &o, c.QLoRA == "int8"
 	return o.Validate()
 }
 
@@ -240,8 +238,13 @@ func (c *command) outputs(p *plan) (err error) {
 			return fmt.Errorf("--chat-template is %q, want %s or %s", c.ChatTemplate, token.V1, token.V3)
 		}
 	}
-	if c.Export != "" && c.Save == "" {
+	switch {
+	case c.Export != "" && c.Save == "":
 		return fmt.Errorf("--export %s without --save: the final weights are those of the last checkpoint", c.Export)
+	case c.ExportAdapters != "" && c.Save == "":
+		return fmt.Errorf("--export-adapters %s without --save: the final ones are those of the last checkpoint", c.ExportAdapters)
+	case c.ExportAdapters != "" && p.LoRA == nil:
+		return fmt.Errorf("--export-adapters %s without --lora-rank: there are none", c.ExportAdapters)
 	}
 	p.exportDType, err = dtype("export-dtype", c.ExportDType, dtypes.Float32, dtypes.BFloat16, dtypes.Float16)
 	return err

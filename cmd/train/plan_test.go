@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"mix/train/lora"
 )
 
 func TestFlagsBecomeOptions(t *testing.T) {
@@ -47,9 +49,9 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"its sizes confirmed", "--num-layers 4 --vocab-size 2048 --untie-embeddings-and-output-weights --init " + dir, "from " + dir},
 		{"Megatron's way to load weights", "--no-load-optim --load " + dir, "from " + dir + ", Schedule.Peak 1e-05"},
 		{"the run of --save", "--load some --save some", "from "},
-		{"adapters", "--lora-rank 8 --init " + dir, "adapters &{8 16 [q_proj k_proj v_proj o_proj w1 w2 w3] 1234 false}, int8 false, Schedule.Peak 0.0001"},
-		{"adapters by name beside int8", "--lora-rank 4 --lora-alpha 4 --lora-targets q_proj,v_proj --qlora int8 --init " + dir, "adapters &{4 4 [q_proj v_proj] 1234 false}, int8 true"},
-		{"a template", "--chat-template v1 --data embedded:chat", "template v1, data.Template v1"},
+		{"adapters", "--lora-rank 8 --init " + dir, "LoRA &{8 16 [q_proj k_proj v_proj o_proj w1 w2 w3] 1234 false}, Int8 false, Schedule.Peak 0.0001"},
+		{"adapters by name beside int8", "--lora-rank 4 --lora-alpha 4 --lora-targets q_proj,v_proj --qlora int8 --init " + dir, "LoRA &{4 4 [q_proj v_proj] 1234 false}, Int8 true"},
+		{"a template", "--chat-template v1 --data embedded:chat", "template 1, data.Template 1"},
 		{"made-up data split themselves", "--mock-data --split 1,1,1", "data.Mock true, data.Split "},
 		{"a file", "--data x.jsonl --json-key body --skip-bad --num-workers 3 --data-cache-path c", "data.Paths [x.jsonl], data.Key body, data.SkipBad true, data.Workers 3, data.Cache c, data.Split 969,30,1"},
 		{"datasets of each part", "--train-data-path a --valid-data-path b", "data.SplitPaths [[a] [b] []], data.Split "},
@@ -101,7 +103,6 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a preset that is not there", "--preset mixtral", `--preset is "mixtral", want demo, mixtral-8x7b, mixtral-8x22b, finetune or finetune-lora`},
 		{"a preset without sizes", "--preset finetune", "usage: --preset finetune has no sizes: it needs --init"},
 		{"a device", "--device tpu", `usage: device "tpu", want cpu, cuda or cuda:n`},
-		{"a mesh", "--mesh data=2", `mesh "data=2": axis data of 2 devices, want 1: programs run on one device`},
 		{"batches", "--global-batch-size 10 --micro-batch-size 4", "usage: --global-batch-size 10 is not a multiple of --micro-batch-size 4"},
 		{"no steps", "--train-iters 0", "usage: --train-iters is 0, want at least 1"},
 		{"too long", "--seq-length 512", "usage: --seq-length 512 is above the model's longest, 256: see --max-position-embeddings"},
@@ -130,7 +131,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"evaluations of nothing", "--eval-iters 0", "usage: --eval-iters is 0, want at least 1, or --eval-interval 0 for no evaluation"},
 		{"adapters for nothing", "--lora-rank 8", "usage: --lora-rank 8 without --init: adapters need a trained model"},
 		{"targets without a rank", "--lora-targets q_proj", "usage: --lora-alpha, --lora-targets and --qlora need --lora-rank"},
-		{"a target that is not there", "--lora-rank 8 --lora-targets q --init " + dir, `usage: lora: unknown target "q", want some of q_proj k_proj v_proj o_proj gate w1 w2 w3, or all-linear`},
+		{"a target that is not there", "--lora-rank 8 --lora-targets q --init " + dir, `usage: lora: unknown target "q", want some of q_proj k_proj v_proj o_proj gate w1 w3 w2, or all-linear`},
 		{"a quantization", "--lora-rank 8 --qlora nf4 --init " + dir, `usage: --qlora is "nf4", want int8`},
 		{"two kinds of data", "--mock-data --data x", "usage: --data and --mock-data, want one of them"},
 		{"validation alone", "--valid-data-path x", "usage: --valid-data-path or --test-data-path without --train-data-path"},
@@ -139,6 +140,8 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a seed", "--seed 4294967296", "usage: --seed is 4294967296, want at most 4294967295"},
 		{"a template", "--chat-template v2", `usage: --chat-template is "v2", want v1 or v3`},
 		{"an export without checkpoints", "--init " + dir + " --export x", "usage: --export x without --save: the final weights are those of the last checkpoint"},
+		{"adapters without checkpoints", "--lora-rank 8 --init " + dir + " --export-adapters x", "usage: --export-adapters x without --save: the final ones are those of the last checkpoint"},
+		{"adapters that are not there", "--export-adapters x", "usage: --export-adapters x without --lora-rank: there are none"},
 		{"weights and a run", "--init a --load b", "usage: --init a and --load b, want one: --init for weights, --load for a run to go on with"},
 		{"Megatron's checkpoint", "--load " + megatron, "usage: --load " + megatron + " is Megatron's format, want a Hugging Face folder or a run of this program"},
 		{"a model's optimizer", "--load " + dir, "usage: --load " + dir + " holds a model without an optimizer: want --no-load-optim too, or --init " + dir},
@@ -160,4 +163,9 @@ func TestAModelThatDoesNotFitIsRefusedWithTheNumbers(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualError(t, p.fits(512e9), "the model has 46.70 billion parameters, whose weights, moments and gradients take 747 GB; this machine has 512 GB of memory")
 	require.NoError(t, p.fits(1024e9))
+
+	p.LoRA, p.Int8 = new(lora.Default()), true
+	n, bytes := p.bytes()
+	require.Equal(t, int64(46702792704), n)
+	require.InDelta(t, 46.7e9+16*242e6, bytes, 1e9, "frozen bytes, and adapters with their state")
 }

@@ -8,6 +8,8 @@ import (
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/lower/target"
+	"mix/sharding/axis"
+	"mix/train/lora"
 )
 
 // ready refuses what a plan that is only printed may lack: a tokenizer for text, memory for the model.
@@ -26,23 +28,33 @@ func (c *command) ready(p plan) error {
 }
 
 // bytes is what the state of a run takes on the device: float32 weights, two moments and a gradient for
-// what is trained, the frozen weights in their type. Activations come on top.
+// what is trained, frozen weights in their type. Activations come on top.
 func (p plan) bytes() (parameters, bytes int64) {
-	for _, w := range graph.Params(p.Model) {
+	parameters, each := count(graph.Params(p.Model)), int64(16)
+	if p.LoRA == nil {
+		return parameters, parameters * each
+	}
+	adapters, err := lora.Params(p.Model, *p.LoRA)
+	if err != nil {
+		return parameters, 0 // refused elsewhere
+	}
+	frozen := int64(p.DType.Size())
+	if p.Int8 {
+		frozen = 1
+	}
+	return parameters, parameters*frozen + count(adapters)*each
+}
+
+// count is the number of elements.
+func count(params []axis.Param) (all int64) {
+	for _, w := range params {
 		n := int64(1)
 		for _, d := range w.Dims {
 			n *= int64(d)
 		}
-		parameters += n
+		all += n
 	}
-	each := int64(16)
-	switch {
-	case p.adapters != nil && p.int8:
-		each = 1
-	case p.adapters != nil:
-		each = int64(p.DType.Size())
-	}
-	return parameters, parameters * each
+	return all
 }
 
 // fits refuses a model whose state alone is more than the machine's memory.

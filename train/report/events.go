@@ -22,6 +22,7 @@ type events struct {
 	now     func() time.Time
 	out     appender
 	layers  []string // names of the layers, by index
+	next    int      // step of the next histograms
 	summary []byte
 	event   []byte
 	framed  []byte
@@ -102,7 +103,9 @@ func (e *events) step(s Step) error {
 	for l, load := range s.Load {
 		e.scalar("expert_balance/"+e.layer(l), balance(load))
 	}
-	if every := max(1, s.Steps/histograms); s.Step%every == 0 {
+	if s.Step >= e.next {
+		every := max(1, s.Steps/histograms)
+		e.next = (s.Step/every + 1) * every
 		for l, load := range s.Load {
 			e.histogram("expert_load/"+e.layer(l), load)
 		}

@@ -47,7 +47,7 @@ func (h *history) step(s Step) {
 		h.skip(s.Step)
 	}
 	if !math.IsNaN(s.StepSeconds) {
-		h.seconds += s.StepSeconds
+		h.seconds += s.StepSeconds * float64(max(1, s.Step-h.last.Step)) // the steps between were not told of
 	}
 	if s.Steps == 0 {
 		s.Steps = h.last.Steps // a row of the file does not say

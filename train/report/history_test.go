@@ -108,12 +108,12 @@ func TestBalance(t *testing.T) {
 func TestPace(t *testing.T) {
 	var p pace
 	require.Negative(t, p.left(10))
-	p.step(100) // compiles
+	p.step(1, 100) // compiles
 	require.Equal(t, 1000.0, p.left(10).Seconds())
-	for range 50 {
-		p.step(2)
+	for step := 2; step <= 51; step += 7 { // not every step is told of
+		p.step(step, 2)
 	}
-	p.step(math.NaN())
+	p.step(51, math.NaN())
 	require.InDelta(t, 20, p.left(10).Seconds(), 1e-6)
 	p.pause(51)
 	require.InDelta(t, 30, p.left(10).Seconds(), 1e-6)

@@ -9,7 +9,9 @@ import (
 // pace predicts the time that is left from a moving average of the seconds of a step and from what
 // evaluations have added a step.
 type pace struct {
-	steps   int
+	told    int // steps that it was told of
+	begin   int // step before the first of these
+	last    int
 	average float64 // weighted sum of the seconds of steps
 	weight  float64 // sum of the weights
 	paused  float64 // seconds of evaluations
@@ -18,12 +20,16 @@ type pace struct {
 // forget is the weight of a step in the average of the next.
 const forget = 0.95
 
-func (p *pace) step(seconds float64) {
+func (p *pace) step(step int, seconds float64) {
+	if p.told == 0 {
+		p.begin = step - 1
+	}
+	p.last = step
 	if math.IsNaN(seconds) || seconds < 0 {
 		return
 	}
 	// The first step of a process may hold a compilation. It counts until there is another.
-	if p.steps++; p.steps == 2 {
+	if p.told++; p.told == 2 {
 		p.average, p.weight = 0, 0
 	}
 	p.average = forget*p.average + (1-forget)*seconds
@@ -41,7 +47,7 @@ func (p *pace) left(steps int) time.Duration {
 	if p.weight == 0 || steps < 0 {
 		return -1
 	}
-	seconds := float64(steps) * (p.average/p.weight + p.paused/float64(p.steps))
+	seconds := float64(steps) * (p.average/p.weight + p.paused/float64(max(1, p.last-p.begin)))
 	if seconds > math.MaxInt64/1e9 {
 		return math.MaxInt64
 	}

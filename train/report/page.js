@@ -64,9 +64,10 @@
     return out.length >= 2 ? out : ticks(lo, hi, n);
   };
 
+  const known = (values) => values.filter((v) => v !== null).length;
   // smooth averages exponentially from both sides, so that it does not lag.
   const smooth = (values) => {
-    const keep = 1 - 1 / Math.max(1, values.length / 80);
+    const keep = 1 - 1 / Math.max(1, known(values) / 80);
     const pass = (list) => {
       let sum = 0, weight = 0;
       return list.map((v) => {
@@ -125,28 +126,15 @@
     }
     const drawable = (v) => v !== null && v !== undefined && (!log || v > 0);
     const path = (xs, ys) => {
-      let d = "", pen = false;
-      for (let i = 0; i < ys.length; i++) {
-        if (!drawable(ys[i])) { pen = false; continue; }
-        d += `${pen ? "L" : "M"}${x(xs(i)).toFixed(1)} ${y(ys[i]).toFixed(1)}`;
-        // A value between two gaps is a short dash.
-        if (!pen && !drawable(ys[i + 1])) d += "h1.5";
-        pen = true;
-      }
-      return d;
+      // Not every step is told of, so a line goes over gaps.
+      const there = [...ys.keys()].filter((i) => drawable(ys[i]));
+      const d = there.map((i) => `${x(xs(i)).toFixed(1)} ${y(ys[i]).toFixed(1)}`);
+      return d.length === 0 ? "" : "M" + d.join("L") + (d.length === 1 ? "h2" : "");
     };
     const area = (low, high) => {
-      let d = "", run = [];
-      const close = () => {
-        if (run.length > 1) {
-          const edge = (side, list) => list.map((i) => `${x(center(i)).toFixed(1)} ${y(side[i]).toFixed(1)}`).join("L");
-          d += "M" + edge(high, run) + "L" + edge(low, [...run].reverse()) + "Z";
-        }
-        run = [];
-      };
-      for (let i = 0; i < low.length; i++) drawable(low[i]) && drawable(high[i]) ? run.push(i) : close();
-      close();
-      return d;
+      const there = [...low.keys()].filter((i) => drawable(low[i]) && drawable(high[i]));
+      const edge = (side, list) => list.map((i) => `${x(center(i)).toFixed(1)} ${y(side[i]).toFixed(1)}`).join("L");
+      return there.length < 2 ? "" : "M" + edge(high, there) + "L" + edge(low, there.reverse()) + "Z";
     };
 
     function draw() {
@@ -178,7 +166,7 @@
       shape("rect", { x: left, y: top - 4, width: inner + 4, height: tall + 5 }, shape("clipPath", { id }, svg));
       const plot = shape("g", { "clip-path": `url(#${id})` }, svg);
       if (o.min) shape("path", { class: "band", d: area(o.min, o.max) }, plot);
-      if (o.smooth && o.mean.length > 60) {
+      if (o.smooth && known(o.mean) > 60) {
         shape("path", { class: "raw", d: path(center, o.mean) }, plot);
         shape("path", { class: "line", d: path(center, smooth(o.mean)) }, plot);
       } else {
@@ -207,7 +195,9 @@
     function point() {
       over.replaceChildren();
       const step = hovered === null ? data.step : hovered;
-      const i = Math.min(o.mean.length - 1, Math.max(0, Math.ceil(step / data.width) - 1));
+      const skippedIn = (bin) => data.skipped.find((s) => s[0] === bin);
+      let i = Math.min(o.mean.length - 1, Math.max(0, Math.ceil(step / data.width) - 1));
+      while (i > 0 && o.mean[i] === null && !skippedIn(i)) i--; // the last that was told of
       readout.replaceChildren();
       if (i < 0) return;
       const say = (name, value, kind) => {
@@ -231,7 +221,7 @@
         }
       }
       (o.also || []).forEach((a) => say(a.name, a.format(a.values[i])));
-      const skipped = o.skips && data.skipped.find(([bin]) => bin === i);
+      const skipped = o.skips && skippedIn(i);
       if (skipped) element("span", { className: "bad", textContent: skipped[1] > 1 ? `, ${skipped[1]} updates skipped` : ", update skipped" }, readout);
     }
     svg.onpointermove = (event) => {
@@ -262,8 +252,11 @@
   // Expert load.
   const heat = data.load, cells = [];
   const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  // share is null before the first column that was told of; the gaps after it show the one before.
   const share = (layer, expert, column) => {
-    const at = 2 * (expert * heat.columns + column), text = heat.layers[layer];
+    const row = 2 * expert * heat.columns, text = heat.layers[layer];
+    let at = row + 2 * column;
+    while (at > row && text[at] === ".") at -= 2;
     return text[at] === "." ? null : (64 * digits.indexOf(text[at]) + digits.indexOf(text[at + 1])) / 4095;
   };
   const rgb = (name) => {

@@ -52,6 +52,7 @@ type Sink interface {
 	// Start comes before all else. Steps up to first were done by an earlier run: what the files say of
 	// later ones is dropped.
 	Start(first int) error
+	// Step tells of a step. Not all steps need be told of, those that are in their order.
 	Step(Step) error
 	Eval(Eval) error
 	// Saved tells of a checkpoint of that step which is whole on disk.
@@ -163,7 +164,7 @@ func (r *Report) Step(s Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	r.pace.step(s.StepSeconds)
+	r.pace.step(s.Step, s.StepSeconds)
 	r.history.step(s)
 	var errs []error
 	if r.metrics != nil {

@@ -304,7 +304,9 @@ func TestADamagedCheckpointIsPassedOver(t *testing.T) {
 		want   string // part of the warning
 	}{
 		{"a torn shard", func(dir string) error { return os.Truncate(filepath.Join(dir, "model-00001-of-00004.safetensors"), 64) }, "model-00001-of-00004.safetensors: 64 bytes, want "},
-		{"a changed byte", func(dir string) error { return flip(filepath.Join(dir, "optimizer/second/model-00002-of-00004.safetensors")) }, "model-00002-of-00004.safetensors: CRC-32C "},
+		{"a changed byte", func(dir string) error {
+			return flip(filepath.Join(dir, "optimizer/second/model-00002-of-00004.safetensors"))
+		}, "model-00002-of-00004.safetensors: CRC-32C "},
 		{"a lost file", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.model")) }, "tokenizer.model: no such file"},
 		{"no manifest", func(dir string) error { return os.Remove(filepath.Join(dir, ckpt.ManifestFile)) }, "manifest.json: no such file"},
 		{"a changed manifest", func(dir string) error { return flip(filepath.Join(dir, ckpt.ManifestFile)) }, "manifest.json: damaged checkpoint: "},

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"mix/cmd/internal/flags"
+)
+
+// asMain makes the test binary the command itself.
+const asMain = "TRAIN_TEST_AS_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asMain) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// tiny is a model that compiles in seconds and a text for it.
+func tiny(t *testing.T, more ...string) []string {
+	text := write(t, t.TempDir(), "text.txt", strings.Repeat("And the evening and the morning were the first day.\x00Let there be light: and there was light.\x00", 60))
+	return append([]string{"--data", text, "--data-cache-path", t.TempDir(), "--split", "9,1", "--num-layers", "2", "--hidden-size", "16", "--ffn-hidden-size", "16",
+		"--num-attention-heads", "2", "--num-query-groups", "1", "--num-experts", "4", "--seq-length", "8", "--micro-batch-size", "2", "--global-batch-size", "4",
+		"--eval-iters", "1", "--sample-tokens", "2", "--lr-decay-iters", "100"}, more...)
+}
+
+func TestTrainsGoesOnAndExports(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds to compile")
+	}
+	dir := t.TempDir()
+	save, export := filepath.Join(dir, "run"), filepath.Join(dir, "hf")
+	args := tiny(t, "--save", save, "--eval-interval", "3", "--json")
+	code, out, errs := output(t, append(args, "--train-iters", "4")...)
+	require.Zero(t, code, errs)
+	var r result
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.Equal(t, 4, r.Step)
+	require.Equal(t, filepath.Join(save, "step-00000004"), r.Checkpoint)
+	require.NotNil(t, r.Loss)
+	require.NotNil(t, r.EvalLoss)
+
+	code, out, errs = output(t, append(args, "--train-iters", "6", "--export", export)...)
+	require.Zero(t, code, errs)
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.Equal(t, 6, r.Step)
+	require.Equal(t, []int{1, 2, 3, 4, 5, 6}, steps(t, filepath.Join(save, "metrics.jsonl")))
+	require.FileExists(t, filepath.Join(save, "report.html"))
+
+	for _, folder := range []string{export, r.Checkpoint} {
+		m, err := flags.Model{Checkpoint: folder}.Open(os.Stderr)
+		require.NoError(t, err)
+		require.Equal(t, 16, m.Config.Width)
+		require.Equal(t, 2048, m.Tokenizer.VocabSize())
+		require.NoError(t, m.Weights.Close())
+	}
+	code, _, errs = output(t, append(args, "--train-iters", "7", "--export", export)...)
+	require.Equal(t, 1, code)
+	require.Equal(t, "train: --export "+export+": there are files in it, want an empty folder or none\n", errs)
+	require.Len(t, steps(t, filepath.Join(save, "metrics.jsonl")), 6, "refused before the training")
+}
+
+// steps are those of a file of metrics.
+func steps(t *testing.T, path string) (all []int) {
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		var row struct {
+			Step int
+			Loss *float64
+		}
+		require.NoError(t, json.Unmarshal([]byte(line), &row))
+		if row.Loss != nil {
+			all = append(all, row.Step)
+		}
+	}
+	return all
+}
+
+func TestASaveFolderThatCannotBeWrittenIsRefusedFirst(t *testing.T) {
+	file := write(t, t.TempDir(), "file", "")
+	code, out, err := output(t, "--save", filepath.Join(file, "run"), "--data", "not there either")
+	require.Equal(t, 1, code)
+	require.Empty(t, out)
+	require.Contains(t, err, "save folder "+filepath.Join(file, "run"))
+	require.Equal(t, 1, strings.Count(err, "\n"))
+}
+
+func TestATextTooSmallIsRefusedWithTheCounts(t *testing.T) {
+	dir := t.TempDir()
+	text := write(t, dir, "text.txt", "Let there be light.")
+	code, _, err := output(t, "--data", text, "--data-cache-path", dir, "--save", filepath.Join(dir, "run"))
+	require.Equal(t, 1, code)
+	require.Contains(t, err, "tokens, in ")
+	require.Contains(t, err, "want at least 257 for one sample of 256")
+}
+
+// TestSIGTERMSaves: the run that SIGTERM ends exits 0 and leaves the step it was at; the same command goes
+// on from there.
+func TestSIGTERMSaves(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds to compile")
+	}
+	dir := t.TempDir()
+	args := tiny(t, "--save", filepath.Join(dir, "run"), "--eval-interval", "0", "--train-iters", "1000000", "--save-interval", "0")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), asMain+"=1")
+	progress, err := cmd.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	var said strings.Builder
+	sent := false
+	for lines := bufio.NewScanner(progress); lines.Scan(); {
+		said.WriteString(lines.Text() + "\n")
+		if !sent && strings.HasPrefix(lines.Text(), "step ") {
+			sent = true
+			require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+		}
+	}
+	require.NoError(t, cmd.Wait(), said.String())
+	require.Contains(t, said.String(), "the same command goes on from there")
+	done := steps(t, filepath.Join(dir, "run", "metrics.jsonl"))
+	require.DirExists(t, filepath.Join(dir, "run", fmt.Sprintf("step-%08d", len(done))), said.String())
+}
+
+func TestHowAnInterruptedRunEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cause error
+		want  error
+	}{
+		{"SIGTERM asks for just that", interruption{syscall.SIGTERM}, nil},
+		{"SIGINT stopped the work", interruption{os.Interrupt}, context.Canceled},
+		{"so did anything else", nil, context.Canceled},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(tt.cause)
+		require.Equal(t, tt.want, interrupted(ctx), tt.name)
+	}
+}
