@@ -68,7 +68,7 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	defer batches.Close()
 	var sum, count float64
-	for range r.EvalBatches {
+	for range min(r.EvalBatches, max(1, r.Data.EvalSamples/r.Micro)) { // a small part is not gone over twice
 		b, err := batches.Next()
 		if ctx.Err() != nil {
 			return nil // the loop sees it too
@@ -87,18 +87,21 @@ func (r *run) evaluate(ctx context.Context) error {
 	if r.Data.BytesPerToken > 0 {
 		x.BitsPerByte = loss / math.Ln2 / r.Data.BytesPerToken
 	}
-	if x.Best {
-		r.at.Best = loss
-	}
-	r.eval.last, r.scored = loss, loss
 	for i, prompt := range r.eval.prompts {
 		text, err := r.write(ctx, prompt, uint32(i))
 		if err != nil {
 			return err
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		x.Samples = append(x.Samples, report.Sample{Prompt: r.Prompts[i], Text: text})
 	}
 	x.Seconds = time.Since(start).Seconds()
+	if x.Best {
+		r.at.Best = loss
+	}
+	r.eval.last, r.scored, r.at.Judged = loss, loss, r.at.Step
 	return r.Report.Eval(x)
 }
 

@@ -57,8 +57,9 @@ type position struct {
 	Skipped int     `json:"skipped"` // not made
 	Bad     int     `json:"bad"`     // of them, in a row at the end
 	Seed    uint64  `json:"seed"`
-	Best    float64 `json:"best"` // lowest loss of an evaluation, 0 for none
-	Data    string  `json:"data"` // fingerprint
+	Best    float64 `json:"best"`   // lowest loss of an evaluation, 0 for none
+	Judged  int     `json:"judged"` // step of the last evaluation
+	Data    string  `json:"data"`   // fingerprint
 }
 
 // run is a Job at work.
@@ -210,6 +211,11 @@ func (r *run) steps(ctx context.Context) error {
 		return fmt.Errorf("training data: %w", err)
 	}
 	defer batches.Close()
+	if r.judges() { // the run before was interrupted in its evaluation
+		if err := r.evaluate(ctx); err != nil {
+			return err
+		}
+	}
 	for r.at.Step < r.Steps {
 		b, err := batches.Next()
 		switch {
@@ -238,12 +244,18 @@ func (r *run) interrupted() error {
 	return r.save()
 }
 
+// every tells whether it is time for what comes every n steps and at the end, or never for n = 0.
+func (r *run) every(n int) bool { return n > 0 && r.at.Step%n == 0 || r.at.Step == r.Steps }
+
+// judges tells whether an evaluation is due.
+func (r *run) judges() bool {
+	return r.eval != nil && r.every(r.EvalEvery) && r.at.Step > 0 && r.at.Judged != r.at.Step
+}
+
 // due does what comes every so many steps.
 func (r *run) due(ctx context.Context) error {
-	every := func(n int) bool { return n > 0 && r.at.Step%n == 0 }
-	end := r.at.Step == r.Steps
 	r.scored = math.NaN()
-	if r.eval != nil && (every(r.EvalEvery) || end) {
+	if r.judges() {
 		if err := r.settle(); err != nil {
 			return err
 		}
@@ -251,13 +263,13 @@ func (r *run) due(ctx context.Context) error {
 			return err
 		}
 	}
-	if every(r.SaveEvery) || end {
-		if err := r.settle(); err != nil {
-			return err
-		}
-		return r.save()
+	if ctx.Err() != nil || !r.every(r.SaveEvery) {
+		return nil
 	}
-	return nil
+	if err := r.settle(); err != nil {
+		return err
+	}
+	return r.save()
 }
 
 // launch starts a step and reads the metrics of the one before, so that the device need not wait.
@@ -415,7 +427,7 @@ func (r *run) save() error {
 	}
 	snapshot := store.Snapshot{Step: r.at.Step, State: text, Score: r.scored}
 	for _, name := range groups {
-		snapshot.Groups = append(snapshot.Groups, store.Group{Name: name, DType: dtypes.Float32, From: r.copied.group(name)})
+		snapshot.Groups = append(snapshot.Groups, store.Group{Name: name, DType: dtypes.Float32, Plain: r.LoRA != nil, From: r.copied.group(name)})
 	}
 	r.saved = r.at.Step
 	return r.Store.Save(snapshot)

@@ -99,7 +99,7 @@ var rivals = [][]string{
 	{"tokenizer", "tokenizer-model"},
 	{"recompute-granularity", "recompute-activations"},
 	{"moe-aux-loss-type", "moe-router-load-balancing-type"},
-	{"data", "data-path", "train-data-path", "valid-data-path", "test-data-path", "mock-data"},
+	{"data", "data-path", "train-data-path", "valid-data-path", "mock-data"},
 }
 
 // layers give flags that are not on the command line their values, the first layer that has one.

@@ -42,6 +42,7 @@ var fixed = []fixedFlag{
 	{"moe-router-dtype", []string{"fp32"}, "the router is float32 always"},
 	{"lr-wsd-decay-style", []string{"linear"}, "WSD decays linearly"},
 	{"tokenizer-type", []string{"Llama2Tokenizer", "SentencePieceTokenizer", "GPTSentencePieceTokenizer", "HuggingFaceTokenizer"}, "the tokenizer's file says what it is"},
+	{"test-data-path", []string{"*"}, "nothing is tested after the training, cmd/eval scores a checkpoint"},
 	{"distributed-backend", []string{"nccl", "gloo"}, "one device talks to none"},
 	{"nproc_per_node", []string{"1"}, "a run is one process"},
 	{"nnodes", []string{"1"}, "a run is one process"},

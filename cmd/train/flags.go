@@ -50,10 +50,9 @@ type dataFlags struct {
 	DataPath           string `placeholder:"PREFIX|\"W PREFIX …\"" help:"Indexed dataset, or several with weights as one argument."`
 	TrainDataPath      string `placeholder:"PREFIX|…" help:"As data-path, for training alone."`
 	ValidDataPath      string `placeholder:"PREFIX|…" help:"As data-path, for validation alone."`
-	TestDataPath       string `placeholder:"PREFIX|…" help:"As data-path, for the test alone."`
 	MockData           bool   `help:"Train on made-up numbers, as Megatron's flag does."`
 	DataCachePath      string `placeholder:"DIR" help:"Folder of tokenized text. Default: mix/data in the user's cache folder."`
-	Split              string `default:"969,30,1" placeholder:"A,B,C" help:"Weights of training, validation and test. Default: ${default}."`
+	Split              string `default:"969,30,1" placeholder:"A,B,C" help:"Weights of training, validation and test, which is left alone. Default: ${default}."`
 	Tokenizer          string `placeholder:"PATH" help:"tokenizer.model, tokenizer.json, or a folder with one of them. Default: the checkpoint's of --init, the demo's with its sizes."`
 	TokenizerModel     string `placeholder:"FILE" help:"The same as --tokenizer, by Megatron's name."`
 	JSONKey            string `name:"json-key" default:"text" placeholder:"KEY" help:"Key of the text in jsonl. Default: ${default}."`

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/cmd/internal/flags"
+	"mix/train/lora"
 )
 
 // asMain makes the test binary the command itself.
@@ -69,6 +70,41 @@ func TestTrainsGoesOnAndExports(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Equal(t, "train: --export "+export+": there are files in it, want an empty folder or none\n", errs)
 	require.Len(t, steps(t, filepath.Join(save, "metrics.jsonl")), 6, "refused before the training")
+}
+
+// TestAdapters: trained beside a frozen model, they leave a PEFT folder and, merged, a model of its own.
+func TestAdapters(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs seconds to compile")
+	}
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	code, _, errs := output(t, tiny(t, "--save", at("base"), "--eval-interval", "0", "--train-iters", "2")...)
+	require.Zero(t, code, errs)
+	args := []string{"--init", at("base/step-00000002"), "--data", "embedded:chat", "--seq-length", "64", "--lora-rank", "2", "--eval-interval", "2", "--eval-iters", "1",
+		"--save", at("run"), "--json"}
+	code, _, errs = output(t, append(args, "--train-iters", "2")...)
+	require.Zero(t, code, errs)
+	code, out, errs := output(t, append(args, "--train-iters", "4", "--export", at("merged"), "--export-dtype", "f32", "--export-adapters", at("adapters"))...)
+	require.Zero(t, code, errs)
+	var r result
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.Equal(t, 4, r.Step)
+	require.Equal(t, []int{1, 2, 3, 4}, steps(t, at("run/metrics.jsonl")))
+
+	m, err := flags.Model{Checkpoint: at("merged")}.Open(os.Stderr)
+	require.NoError(t, err)
+	require.NoError(t, m.Weights.Close())
+	a, err := lora.Open(at("adapters"), m.Config)
+	require.NoError(t, err)
+	require.Equal(t, 2, a.Options().Rank)
+	require.NoError(t, a.Close())
+	base, err := os.ReadFile(at("base/step-00000002/model.safetensors"))
+	require.NoError(t, err)
+	merged, err := os.ReadFile(at("merged/model.safetensors"))
+	require.NoError(t, err)
+	require.Len(t, merged, len(base))
+	require.NotEqual(t, base, merged)
 }
 
 // steps are those of a file of metrics.

@@ -63,7 +63,7 @@ func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
 	if err != nil {
 		return graph.Config{}, nil, err
 	}
-	m, err := graph.Config{}, nil
+	var m graph.Config
 	if from != "" {
 		m, err = graph.LoadConfig(from)
 	} else {

@@ -15,6 +15,7 @@ import (
 	"mix/sharding/ckpt"
 	"mix/train"
 	"mix/train/data"
+	"mix/train/lora"
 	"mix/train/report"
 	"mix/train/store"
 )
@@ -53,7 +54,7 @@ func (c *command) train(ctx context.Context, p plan, shown []setting, streams *c
 		}
 	}()
 	for _, open := range []func() error{s.openStore, s.checkExport, func() error { return s.openReport(shown, streams) },
-		func() error { return s.openData(ctx) }, s.openWeights, func() error { return s.openDevice(ctx) }} {
+		func() error { return s.openData(ctx, streams) }, s.openWeights, func() error { return s.openDevice(ctx) }} {
 		if err := open(); err != nil {
 			return err
 		}
@@ -90,7 +91,9 @@ func (s *session) openStore() error {
 	}
 	params := graph.Params(s.p.Model)
 	if s.p.LoRA != nil {
-		params = nil // adapters, which the groups name
+		if params, err = lora.Params(s.p.Model, *s.p.LoRA); err != nil {
+			return err
+		}
 	}
 	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: params, Files: files, Log: s.log,
 		Saved: func(step int, took time.Duration, dir string) {
@@ -141,11 +144,12 @@ func (s *session) title() string {
 	return s.c.Preset
 }
 
-func (s *session) openData(ctx context.Context) error {
+func (s *session) openData(ctx context.Context, streams *cli.IO) error {
 	spec, err := s.c.spec(s.p)
 	if err != nil {
 		return err
 	}
+	spec.Progress = tokenizing(streams.Err)
 	if s.job.Data, err = data.OpenSets(ctx, spec); err != nil {
 		return err
 	}
@@ -186,6 +190,9 @@ func (s *session) openDevice(ctx context.Context) error {
 	}
 	s.job.Backend = be
 	s.closers = append(s.closers, func() error { be.Finalize(); return nil })
+	if s.job.Peak, err = train.Peak(be, s.p.DType); err != nil {
+		return err
+	}
 	fmt.Fprintln(s, "compiling")
 	return nil
 }

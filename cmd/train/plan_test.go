@@ -134,7 +134,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"a target that is not there", "--lora-rank 8 --lora-targets q --init " + dir, `usage: lora: unknown target "q", want some of q_proj k_proj v_proj o_proj gate w1 w3 w2, or all-linear`},
 		{"a quantization", "--lora-rank 8 --qlora nf4 --init " + dir, `usage: --qlora is "nf4", want int8`},
 		{"two kinds of data", "--mock-data --data x", "usage: --data and --mock-data, want one of them"},
-		{"validation alone", "--valid-data-path x", "usage: --valid-data-path or --test-data-path without --train-data-path"},
+		{"validation alone", "--valid-data-path x", "usage: --valid-data-path without --train-data-path"},
 		{"training alone", "--train-data-path x", "usage: --train-data-path without --valid-data-path: want it, or --eval-interval 0 for no evaluation"},
 		{"a split", "--split 1,2,3,4", `usage: --split "1,2,3,4": 4 weights, want 1 to 3`},
 		{"a seed", "--seed 4294967296", "usage: --seed is 4294967296, want at most 4294967295"},

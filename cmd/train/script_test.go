@@ -9,6 +9,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/tools/txtar"
 
 	"mix/graph"
 	"mix/internal/golden"
@@ -117,4 +118,12 @@ func TestTranslationTable(t *testing.T) {
 		}
 		return b.String()
 	})
+}
+
+func TestREADMEHasTheTable(t *testing.T) {
+	table, err := txtar.ParseFile("testdata/translation.txtar")
+	require.NoError(t, err)
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.True(t, strings.Contains(string(readme), string(table.Files[len(table.Files)-1].Data)), "README.md is to have the table of testdata/translation.txtar")
 }

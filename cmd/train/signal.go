@@ -7,12 +7,17 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // interruption is why a run was told to end.
 type interruption struct{ os.Signal }
 
 func (i interruption) Error() string { return fmt.Sprintf("signal: %s", i.Signal) }
+
+// twice is how long the same signal may come again without meaning more: coreutils' timeout sends it to
+// the process and to its group.
+const twice = 500 * time.Millisecond
 
 // untilSignal gives a context that ends at the first SIGINT or SIGTERM. The second ends the process at
 // once: a save takes as long as it takes.
@@ -23,8 +28,9 @@ func untilSignal() (ctx context.Context, stop func()) {
 	go func() {
 		select {
 		case s := <-got:
-			signal.Stop(got)
 			cancel(interruption{s})
+			time.Sleep(twice)
+			signal.Stop(got)
 		case <-ctx.Done():
 		}
 	}()

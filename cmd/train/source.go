@@ -33,8 +33,8 @@ func (c *command) source(p *plan) error {
 	switch {
 	case len(said) > 1:
 		return fmt.Errorf("%s, want one of them", strings.Join(said, " and "))
-	case (c.ValidDataPath != "" || c.TestDataPath != "") && c.TrainDataPath == "":
-		return fmt.Errorf("--valid-data-path or --test-data-path without --train-data-path")
+	case c.ValidDataPath != "" && c.TrainDataPath == "":
+		return fmt.Errorf("--valid-data-path without --train-data-path")
 	case c.TrainDataPath != "" && c.ValidDataPath == "" && c.EvalInterval > 0:
 		return fmt.Errorf("--train-data-path without --valid-data-path: want it, or --eval-interval 0 for no evaluation")
 	case c.Seed > math.MaxUint32:
@@ -52,7 +52,7 @@ func (c *command) source(p *plan) error {
 		p.data.Split = "" // Megatron's own
 	case c.TrainDataPath != "":
 		p.data.Split = ""
-		for part, path := range []string{c.TrainDataPath, c.ValidDataPath, c.TestDataPath} {
+		for part, path := range []string{c.TrainDataPath, c.ValidDataPath} {
 			if path != "" {
 				p.data.SplitPaths[part] = []string{path}
 			}

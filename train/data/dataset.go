@@ -9,11 +9,14 @@ import (
 // NoLoss is the label of a position that is not trained on.
 const NoLoss = -100
 
+// Padding is the segment of what no document reaches into: it sees itself only, and counts for nothing.
+const Padding = -1
+
 // Row is one sample, to be filled. Fields that are nil are not asked for.
 type Row struct {
 	Tokens    []int32 // [S+1]; padding is 0
 	Labels    []int32 // [S] the token after each position, NoLoss where there is none to learn
-	Segments  []int32 // [S] documents that may not see each other, counted from 0
+	Segments  []int32 // [S] documents that may not see each other, counted from 0, or Padding
 	Positions []int32 // [S]
 }
 

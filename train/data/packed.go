@@ -32,7 +32,7 @@ type PackOptions struct {
 }
 
 // Packed puts whole documents together into rows, so that little is padding and no document is cut. A
-// document's first token is never a label, and padding is a segment of its own.
+// document's first token is never a label, and padding is of segment Padding.
 //
 // Every epoch has all rows in an order of its own.
 type Packed struct {
@@ -157,7 +157,7 @@ func (p *Packed) Sample(i int, row Row) error {
 		at += len(p.documents[d].IDs)
 		segment++
 	}
-	p.put(Document{IDs: make([]int32, p.o.SeqLen+1-at), Learn: make([]bool, p.o.SeqLen+1-at)}, at, segment, row)
+	p.put(Document{IDs: make([]int32, p.o.SeqLen+1-at), Learn: make([]bool, p.o.SeqLen+1-at)}, at, Padding, row)
 	return nil
 }
 
@@ -175,7 +175,7 @@ func (p *Packed) put(d Document, at int, segment int32, row Row) {
 		}
 		if row.Segments != nil {
 			row.Segments[at+j] = segment
-			if p.o.OneSegment {
+			if p.o.OneSegment && segment != Padding {
 				row.Segments[at+j] = 0
 			}
 		}

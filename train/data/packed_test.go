@@ -41,7 +41,7 @@ func TestPackedRows(t *testing.T) {
 			Positions: []int32{0, 1, 2, 0, 1, 0, 1, 2}},
 		20: {Tokens: []int32{20, 21, 22, 23, 24, 25, 26, 0, 0},
 			Labels:    []int32{21, 22, 23, 24, 25, 26, no, no},
-			Segments:  []int32{0, 0, 0, 0, 0, 0, 0, 1},
+			Segments:  []int32{0, 0, 0, 0, 0, 0, 0, Padding},
 			Positions: []int32{0, 1, 2, 3, 4, 5, 6, 0}},
 		60: {Tokens: []int32{60, 61, 62, 63, 64, 65, 66, 67, 68},
 			Labels:    []int32{61, 62, 63, 64, 65, 66, 67, 68},
@@ -57,7 +57,7 @@ func TestPackedOptions(t *testing.T) {
 	for i := range p.Len() {
 		row := whole(4)
 		require.NoError(t, p.Sample(i, row))
-		require.Equal(t, []int32{0, 0, 0, 0}, row.Segments)
+		require.Equal(t, map[int32][]int32{10: {0, 0, Padding, Padding}, 20: {0, 0, 0, 0}}[row.Tokens[0]], row.Segments)
 		require.Equal(t, []int32{0, 1, 2, 3}, row.Positions)
 		tokens := make([]int32, 5)
 		require.NoError(t, p.Sample(i, Row{Tokens: tokens}))

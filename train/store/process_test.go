@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -113,7 +114,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		require.Equal(t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "it ended because it was killed")
 
 		var log bytes.Buffer
-		s := open(t, dir, keepTwo()) // the lock went with the process
+		o := keepTwo()
+		o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		s := open(t, dir, o) // the lock went with the process
 		for _, name := range folders(t, dir) {
 			require.False(t, strings.Contains(name, "."), "left over: %s", name)
 		}
@@ -166,7 +169,7 @@ func fullDisk(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	for step, bytes := range []uint64{unix.RLIM_INFINITY, 0, 1, 300, 5000, unix.RLIM_INFINITY} {
+	for step, bytes := range []uint64{unix.RLIM_INFINITY, 0, 1, 300, 3000, unix.RLIM_INFINITY} {
 		limit(bytes)
 		err := errors.Join(s.Save(snapshot(step)), s.Wait())
 		c, e := s.Latest()

@@ -245,7 +245,7 @@ func TestAnotherShapeIsRefusedByName(t *testing.T) {
 	c := latest(t, open(t, dir, o))
 	_, err := c.Reader("")
 	require.ErrorIs(t, err, ckpt.ErrShape)
-	require.ErrorContains(t, err, `tensor "lm_head.weight" is [11 12], want [13 12]`)
+	require.ErrorContains(t, err, `tensor "model.embed_tokens.weight" is [11 12], want [13 12]`)
 }
 
 func TestPruningKeepsTheNewestAndTheBest(t *testing.T) {
@@ -303,10 +303,10 @@ func TestADamagedCheckpointIsPassedOver(t *testing.T) {
 		damage func(dir string) error
 		want   string // part of the warning
 	}{
-		{"a torn shard", func(dir string) error { return os.Truncate(filepath.Join(dir, "model-00001-of-00004.safetensors"), 64) }, "model-00001-of-00004.safetensors: 64 bytes, want "},
+		{"a torn shard", func(dir string) error { return os.Truncate(filepath.Join(dir, "model-00001-of-00005.safetensors"), 64) }, "model-00001-of-00005.safetensors: 64 bytes, want "},
 		{"a changed byte", func(dir string) error {
-			return flip(filepath.Join(dir, "optimizer/second/model-00002-of-00004.safetensors"))
-		}, "model-00002-of-00004.safetensors: CRC-32C "},
+			return flip(filepath.Join(dir, "optimizer/second/model-00002-of-00005.safetensors"))
+		}, "model-00002-of-00005.safetensors: CRC-32C "},
 		{"a lost file", func(dir string) error { return os.Remove(filepath.Join(dir, "tokenizer.model")) }, "tokenizer.model: no such file"},
 		{"no manifest", func(dir string) error { return os.Remove(filepath.Join(dir, ckpt.ManifestFile)) }, "manifest.json: no such file"},
 		{"a changed manifest", func(dir string) error { return flip(filepath.Join(dir, ckpt.ManifestFile)) }, "manifest.json: damaged checkpoint: "},
@@ -411,13 +411,15 @@ func TestSavingTheSameStepAgainReplacesIt(t *testing.T) {
 	consistent(t, latest(t, s))
 }
 
-// gate is a reader that waits.
+// gate is a reader that says when it is asked first, and waits.
 type gate struct {
 	Reader
-	pass chan struct{}
+	asked func()
+	pass  chan struct{}
 }
 
 func (g gate) Read(q axis.Piece, dst []byte) error {
+	g.asked()
 	<-g.pass
 	return g.Reader.Read(q, dst)
 }
@@ -427,17 +429,19 @@ func TestSaveReturnsBeforeItIsDone(t *testing.T) {
 	s := open(t, dir, options())
 	x := snapshot(1)
 	pass := make(chan struct{})
-	done := make(chan struct{})
-	x.Groups[0].From = gate{x.Groups[0].From, pass}
+	asked, done := make(chan struct{}), make(chan struct{})
+	x.Groups[0].From = gate{x.Groups[0].From, sync.OnceFunc(func() { close(asked) }), pass}
 	x.Done = func() { close(done) }
 	require.NoError(t, s.Save(x))
+	<-asked
 	select {
 	case <-done:
 		t.Fatal("done before it was read")
 	default:
 	}
-	require.Equal(t, []string{"step-00000001.tmp"}, folders(t, dir), "not there until it is whole")
+	names := folders(t, dir)
 	close(pass)
+	require.Equal(t, []string{"step-00000001.tmp"}, names, "not there until it is whole")
 	<-done
 	require.NoError(t, s.Save(snapshot(2)))
 	require.Equal(t, 2, latest(t, s).Step(), "waits")

@@ -9,7 +9,6 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/require"
 
-	"mix/graph"
 	"mix/graph/token"
 	"mix/internal/cli"
 	"mix/internal/demo"
@@ -50,12 +49,6 @@ func demoFolder(t *testing.T) string {
 	write(t, dir, "config.json", string(demo.Config()))
 	write(t, dir, "tokenizer.model", string(demo.Tokenizer()))
 	return dir
-}
-
-func demoConfig(t *testing.T) graph.Config {
-	m, err := graph.ParseConfig(demo.Config())
-	require.NoError(t, err)
-	return m
 }
 
 // bigTokenizer makes a tokenizer.model of n pieces: the demo's and more.
