@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/gomlx/compute/dtypes"
@@ -16,6 +18,7 @@ import (
 	"mix/graph/token"
 	"mix/lower"
 	"mix/train/data"
+	"mix/train/lora"
 	"mix/train/report"
 	"mix/train/store"
 )
@@ -25,6 +28,7 @@ type Job struct {
 	Options
 	Backend   *lower.Backend
 	Start     Reader // weights to begin with; nil for fresh ones
+	Base      string // name of the model that adapters are of, for their files
 	Data      *data.Sets
 	Store     *store.Store // nil saves nothing
 	Report    report.Sink
@@ -135,6 +139,33 @@ func (r *run) close() {
 	}
 }
 
+// AdapterFolder is where a checkpoint of a run with adapters has them, as PEFT keeps them.
+const AdapterFolder = "adapter"
+
+// Saved reads what was trained from a checkpoint of a run with those options: the weights or the adapters.
+// The Reader ends with the checkpoint.
+func Saved(c *store.Checkpoint, o Options) (Reader, error) {
+	if o.LoRA == nil {
+		return c.Reader(groupWeights)
+	}
+	a, err := lora.Open(filepath.Join(c.Dir(), AdapterFolder), o.Model)
+	if err != nil {
+		return nil, err
+	}
+	c.Closes(a)
+	saved := a.Options()
+	slices.Sort(saved.Targets)
+	want := slices.Sorted(slices.Values(o.LoRA.Targets))
+	if len(want) == 1 && want[0] == lora.AllLinear {
+		want = saved.Targets
+	}
+	if saved.Rank != o.LoRA.Rank || saved.Scale() != o.LoRA.Scale() || !slices.Equal(saved.Targets, want) {
+		return nil, fmt.Errorf("adapters of rank %d, scale %g and targets %v, want rank %d, scale %g and %v",
+			saved.Rank, saved.Scale(), saved.Targets, o.LoRA.Rank, o.LoRA.Scale(), want)
+	}
+	return a, nil
+}
+
 // begin puts the state onto the device, from the newest checkpoint or from the start, and compiles.
 func (r *run) begin() error {
 	base := r.Start
@@ -181,12 +212,15 @@ func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
 	if at.Step < 0 || at.Samples < 0 || at.Updates < 0 || int(at.Updates)+at.Skipped != at.Step {
 		return fmt.Errorf("state: step %d after %d updates and %d without one, want their sum", at.Step, at.Updates, at.Skipped)
 	}
-	for _, name := range groups {
-		reader, err := saved.Reader(name)
-		if err != nil {
+	weights, err := Saved(saved, r.Options)
+	if err != nil {
+		return err
+	}
+	readers[groupWeights] = weights
+	for _, name := range groups[1:] {
+		if readers[name], err = saved.Reader(name); err != nil {
 			return err
 		}
-		readers[name] = reader
 	}
 	if at.Data != r.Data.Fingerprint {
 		r.Log.Warn("the checkpoint's run had other data, another split or other sample sizes: it goes on at its place in the new order",
@@ -427,7 +461,18 @@ func (r *run) save() error {
 	}
 	snapshot := store.Snapshot{Step: r.at.Step, State: text, Score: r.scored}
 	for _, name := range groups {
-		snapshot.Groups = append(snapshot.Groups, store.Group{Name: name, DType: dtypes.Float32, Plain: r.LoRA != nil, From: r.copied.group(name)})
+		g := store.Group{Name: name, DType: dtypes.Float32, From: r.copied.group(name)}
+		switch {
+		case r.LoRA == nil:
+		case name == groupWeights:
+			snapshot.Folders = []store.Folder{{Name: AdapterFolder, Write: func(dir string) error {
+				return lora.Write(dir, r.Model, *r.LoRA, g.From, lora.WriteOptions{Base: r.Base})
+			}}}
+			continue
+		default:
+			g.Params, g.Plain = r.m.params, true
+		}
+		snapshot.Groups = append(snapshot.Groups, g)
 	}
 	r.saved = r.at.Step
 	return r.Store.Save(snapshot)

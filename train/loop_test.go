@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"mix/graph"
 	"mix/lower"
 	"mix/sharding/axis"
 	"mix/train/data"
@@ -78,8 +79,7 @@ func jobOf(t testing.TB, be *lower.Backend, dir string, steps int) (Job, *heard)
 }
 
 func open(t testing.TB, dir string, j Job) *store.Store {
-	m := modelOf(t, j.Options)
-	s, err := store.Open(dir, store.Options{KeepLast: 3, KeepBest: true, Params: m.params})
+	s, err := store.Open(dir, store.Options{KeepLast: 3, KeepBest: true, Params: graph.Params(j.Model)})
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s

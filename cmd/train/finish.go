@@ -51,7 +51,7 @@ func (s *session) export() error {
 		return fmt.Errorf("no checkpoint to export in %s", s.c.Save)
 	}
 	defer last.Close()
-	trained, err := last.Reader("")
+	trained, err := train.Saved(last, s.p.Options)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 	"mix/sharding/ckpt"
 	"mix/train"
 	"mix/train/data"
-	"mix/train/lora"
 	"mix/train/report"
 	"mix/train/store"
 )
@@ -44,7 +43,7 @@ func (c *command) train(ctx context.Context, p plan, shown []setting, streams *c
 		}
 		return a
 	}}))
-	s.job = train.Job{Options: p.Options, Tokenizer: p.tokenizer, Log: s.log}
+	s.job = train.Job{Options: p.Options, Base: p.from, Tokenizer: p.tokenizer, Log: s.log}
 	defer func() {
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, s.closers[i]())
@@ -89,13 +88,7 @@ func (s *session) openStore() error {
 	if err != nil {
 		return err
 	}
-	params := graph.Params(s.p.Model)
-	if s.p.LoRA != nil {
-		if params, err = lora.Params(s.p.Model, *s.p.LoRA); err != nil {
-			return err
-		}
-	}
-	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: params, Files: files, Log: s.log,
+	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: graph.Params(s.p.Model), Files: files, Log: s.log,
 		Saved: func(step int, took time.Duration, dir string) {
 			s.saved = dir
 			s.job.Report.Saved(step, took.Seconds(), dir)

@@ -24,8 +24,11 @@ type row struct {
 // row may not exist. Names ending in /… are that folder and all below it.
 var rooms = []row{
 	{"cmd/…", []string{"…"}, "flags live in commands, and commands hold everything together"},
-	{"train", []string{"graph/…", "sharding/…", "lower", "lower/target", "train/data"}, "training knows the compiler's front and its targets, not its rooms, and never serving"},
+	{"train", []string{"graph/…", "sharding/…", "lower", "lower/target", "train/…"}, "training knows the compiler's front and its targets, not its rooms, and never serving"},
 	{"train/data", []string{"graph/token"}, "tokens in, batches out: no graph, no device"},
+	{"train/store", []string{"sharding/…"}, "folders of tensors: no graph, no device"},
+	{"train/report", nil, "a leaf: numbers in, pages out"},
+	{"train/lora", []string{"graph", "sharding/…"}, "adapters on the host: names, files and arithmetic, no graph functions"},
 	{"serve", []string{"graph/…", "sharding/…", "lower", "lower/target"}, "serving knows the compiler's front and its targets, not its rooms, and never training"},
 	{"lower", []string{"lower/trace", "lower/pass", "lower/target", "lower/ir", "lower/pjrt", "lower/plugin", "sharding", "sharding/axis"},
 		"the compiler does not know that it compiles Mixtral"},
@@ -47,6 +50,7 @@ var rooms = []row{
 	{"internal/knob", nil, "usable anywhere"},
 	{"internal/cli", []string{"internal/knob"}, "what all commands share"},
 	{"internal/demo", []string{"sharding/ckpt"}, "files, and the form checkpoints are opened in"},
+	{"internal/corpus", nil, "files"},
 	{"internal/golden", nil, "for tests"},
 	{"internal/ref", nil, "for tests: plain loops, no graph"},
 	{"internal/oracle", []string{"sharding/…"}, "for tests"},
@@ -57,7 +61,7 @@ var rooms = []row{
 var (
 	anywhere  = []string{"internal/knob"}
 	testsOnly = []string{"internal/golden", "internal/ref", "internal/oracle", "internal/purego"}
-	mainsOnly = []string{"internal/cli", "internal/demo"}
+	mainsOnly = []string{"internal/cli", "internal/corpus", "internal/demo"}
 )
 
 // foreign says which packages of ours may import a package of others outside tests.

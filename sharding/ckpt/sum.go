@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
 )
 
 // CRC is a CRC-32C (Castagnoli polynomial), as text eight lower-case hexadecimal digits.
@@ -76,11 +79,28 @@ func sumRegion(name string, r region) (s Sum, err error) {
 }
 
 // sumFile reads a file. An empty one cannot be mapped and is read all the same.
-func sumFile(name, path string) (s Sum, err error) {
-	r, err := openPath(path)
+func sumFile(name, at string) (s Sum, err error) {
+	r, err := openPath(at)
 	if err != nil {
 		return Sum{Name: name}, err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	return sumRegion(name, r)
+}
+
+// SumFolder sums all files of a folder, under the name that the folder has in a manifest.
+func SumFolder(dir, name string) (sums []Sum, err error) {
+	err = filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		below, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		s, err := sumFile(path.Join(name, filepath.ToSlash(below)), file)
+		sums = append(sums, s)
+		return err
+	})
+	return sums, err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -23,6 +24,7 @@ type Checkpoint struct {
 	mu     sync.Mutex
 	closed bool
 	open   map[string]*ckpt.Checkpoint // by group
+	more   []io.Closer
 }
 
 // Latest is the newest checkpoint whose files are all as they were written: it reads them. Others are
@@ -146,6 +148,13 @@ func (c *Checkpoint) Params(group string) []axis.Param {
 	return nil
 }
 
+// Closes hands over what is to be closed with the checkpoint: another reader of its files.
+func (c *Checkpoint) Closes(x io.Closer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.more = append(c.more, x)
+}
+
 // Close lets go of the files. Readers fail after it.
 func (c *Checkpoint) Close() error {
 	c.mu.Lock()
@@ -157,6 +166,9 @@ func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, r := range c.open {
 		errs = append(errs, r.Close())
+	}
+	for _, x := range c.more {
+		errs = append(errs, x.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,11 +21,12 @@ import (
 
 // Snapshot is what a checkpoint shall hold.
 type Snapshot struct {
-	Step   int             // steps done
-	State  json.RawMessage // of the run, whatever it needs to go on
-	Groups []Group
-	Score  float64 // of the weights, lower is better; NaN for unknown
-	Done   func()  // told when the groups have been read; may be nil
+	Step    int             // steps done
+	State   json.RawMessage // of the run, whatever it needs to go on
+	Groups  []Group
+	Folders []Folder // beside the groups
+	Score   float64  // of the weights, lower is better; NaN for unknown
+	Done    func()   // told when the groups have been read; may be nil
 }
 
 // Group is one tensor for every weight of a catalogue.
@@ -34,6 +36,12 @@ type Group struct {
 	Params []axis.Param // nil for the store's
 	Plain  bool         // names are not Hugging Face's but ckpt.Plain's, for catalogues of other weights
 	From   Reader       // asked for Float32, from several goroutines at once
+}
+
+// Folder is a folder below the checkpoint's that its owner writes, in a format of his: adapters, for one.
+type Folder struct {
+	Name  string
+	Write func(dir string) error // makes dir, whose parent is there, and syncs its files
 }
 
 // envelope is the state in a checkpoint's manifest.
@@ -102,16 +110,26 @@ func (s *Store) check(x Snapshot) error {
 		return fmt.Errorf("save step %d: no groups", x.Step)
 	}
 	seen := map[string]bool{}
+	for _, f := range x.Folders {
+		if err := checkName(f.Name); err != nil || f.Name == "" || strings.Contains(f.Name, "/") {
+			return fmt.Errorf("save step %d: folder %q, want the name of one in the checkpoint's", x.Step, f.Name)
+		}
+		if key := strings.ToLower(f.Name); seen[key] {
+			return fmt.Errorf("save step %d: folder %q is there twice", x.Step, f.Name)
+		} else {
+			seen[key] = true
+		}
+	}
 	for _, g := range x.Groups {
 		if err := checkName(g.Name); err != nil {
 			return fmt.Errorf("save step %d: %w", x.Step, err)
 		}
 		// Two names for one folder would be one on a disk that does not tell cases apart.
-		if key := strings.ToLower(g.Name); seen[key] {
+		key := strings.ToLower(g.Name)
+		if top, _, _ := strings.Cut(key, "/"); seen[key] || slices.ContainsFunc(x.Folders, func(f Folder) bool { return strings.ToLower(f.Name) == top }) {
 			return fmt.Errorf("save step %d: group %q is there twice", x.Step, g.Name)
-		} else {
-			seen[key] = true
 		}
+		seen[key] = true
 		if g.From == nil {
 			return fmt.Errorf("save step %d: group %q has nothing to read from", x.Step, g.Name)
 		}
@@ -178,6 +196,17 @@ func (s *Store) write(x Snapshot, done func()) (err error) {
 	for _, g := range x.Groups {
 		e.Groups = append(e.Groups, recordOf(g))
 		written, err := s.writeGroup(temp, g)
+		if err != nil {
+			return err
+		}
+		sums = append(sums, written...)
+	}
+	for _, f := range x.Folders {
+		dir := filepath.Join(temp, filepath.FromSlash(f.Name))
+		if err := f.Write(dir); err != nil {
+			return err
+		}
+		written, err := ckpt.SumFolder(dir, f.Name)
 		if err != nil {
 			return err
 		}

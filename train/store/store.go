@@ -49,7 +49,7 @@ type Store struct {
 	closed  bool
 	running chan struct{} // closed when the save in the background is done, nil without one
 	failed  error         // of a save in the background, not yet returned
-	known   map[int]entry // whole checkpoints and damaged ones by step; the running save's while there is one
+	known   map[int]entry // whole checkpoints and damaged ones by step; the running save changes it, others wait for that
 }
 
 // entry is what is known of a checkpoint without reading its tensors.
