@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"mix/internal/cli"
 	"mix/train/lora"
 )
 
@@ -28,7 +31,7 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"constant, then a decay", "--lr-decay-style WSD --lr-wsd-decay-iters 50", "Schedule.Decay wsd, Schedule.Tail 50"},
 		{"the optimizer", "--adam-beta1 0.8 --adam-beta2 0.95 --adam-eps 1e-7 --weight-decay 0.2 --clip-grad 0 --no-decay-embeddings",
 			"Optimizer {0.8 0.95 1e-07 0.2 0}, DecayEmbeddings false"},
-		{"Megatron's optimizer where nothing is said", "", "Optimizer {0.9 0.999 1e-08 0.1 1}, DecayEmbeddings true, Seed 1234"},
+		{"the demo's optimizer where nothing is said", "", "Optimizer {0.9 0.95 1e-08 0.1 1}, DecayEmbeddings true, Seed 1234"},
 		{"bf16", "--bf16", "DType BFloat16"},
 		{"bf16 by its other name", "--dtype bf16", "DType BFloat16"},
 		{"sizes", sizes, "Model.Layers 2, Model.Width 64, Model.Hidden 96, Model.Heads 4, Model.KVHeads 2, Model.HeadDim 16, Model.Experts 4, " +
@@ -118,7 +121,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"warmup twice", "--lr-warmup-iters 5 --lr-warmup-fraction 0.1", "usage: --lr-warmup-iters 5 and --lr-warmup-fraction 0.1, want one"},
 		{"warmup of more than all", "--lr-warmup-fraction 2", "usage: --lr-warmup-fraction is 2, want 0 to 1"},
 		{"warmup after the decay", "--train-iters 10 --lr-warmup-iters 10", "usage: decay ends at step 10, want after the 10 of warmup"},
-		{"a rate below the last", "--lr 1e-4", "usage: least learning rate is 0.0003, want 0 to 0.0001"},
+		{"a rate below the last", "--lr 1e-5", "usage: least learning rate is 2e-05, want 0 to 1e-05"},
 		{"a rate that is no number", "--lr NaN", "usage: learning rate is NaN, want a positive number"},
 		{"a style", "--lr-decay-style inverse-square-root", `usage: decay is "inverse-square-root", want constant, linear, cosine or wsd`},
 		{"WSD's steps without it", "--lr-wsd-decay-iters 5", "usage: --lr-wsd-decay-iters 5, but --lr-decay-style is cosine"},
@@ -150,7 +153,12 @@ func TestWhatIsRefused(t *testing.T) {
 		{"text without a tokenizer", "--preset mixtral-8x7b", "usage: text needs a tokenizer: want --tokenizer, a tokenizer.model, tokenizer.json or a folder with one"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			code, out, err := output(t, strings.Fields(tt.args)...)
+			t.Chdir(t.TempDir()) // what is not refused trains
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var o, e strings.Builder
+			code := run(ctx, strings.Fields(tt.args), cli.IO{In: strings.NewReader(""), Out: &o, Err: &e})
+			out, err := o.String(), e.String()
 			require.Equal(t, "train: "+tt.want+"\n", err)
 			require.Empty(t, out)
 			require.Equal(t, 2, code)
