@@ -31,7 +31,7 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"constant, then a decay", "--lr-decay-style WSD --lr-wsd-decay-iters 50", "Schedule.Decay wsd, Schedule.Tail 50"},
 		{"the optimizer", "--adam-beta1 0.8 --adam-beta2 0.95 --adam-eps 1e-7 --weight-decay 0.2 --clip-grad 0 --no-decay-embeddings",
 			"Optimizer {0.8 0.95 1e-07 0.2 0}, DecayEmbeddings false"},
-		{"the demo's optimizer where nothing is said", "", "Optimizer {0.9 0.95 1e-08 0.1 1}, DecayEmbeddings true, Seed 1234"},
+		{"the demo's optimizer where nothing is said", "", "Optimizer {0.9 0.999 1e-08 0.1 1}, DecayEmbeddings true, Seed 1234"},
 		{"bf16", "--bf16", "DType BFloat16"},
 		{"bf16 by its other name", "--dtype bf16", "DType BFloat16"},
 		{"sizes", sizes, "Model.Layers 2, Model.Width 64, Model.Hidden 96, Model.Heads 4, Model.KVHeads 2, Model.HeadDim 16, Model.Experts 4, " +
