@@ -48,11 +48,11 @@ func cell(b *strings.Builder, chosen []int32, weights []float32, experts int) er
 			return fmt.Errorf("expert %d, want 0 to %d", e, experts-1)
 		}
 	}
-	fmt.Fprintf(b, `<td style="%s;padding:2px 6px;border:1px solid #fff"><b>%d</b>`, colour(int(chosen[0]), experts), chosen[0]+1)
+	fmt.Fprintf(b, `<td style="%s;padding:2px 6px;border:1px solid #fff;white-space:nowrap"><b>%d</b>`, colour(int(chosen[0]), experts), chosen[0]+1)
 	for _, e := range chosen[1:] {
 		fmt.Fprintf(b, `&thinsp;<small>%d</small>`, e+1)
 	}
-	b.WriteString(`<br><small>`)
+	b.WriteString(`<br/><small>`)
 	for i, w := range weights {
 		if i > 0 {
 			b.WriteString(" · ")

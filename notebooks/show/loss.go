@@ -90,7 +90,7 @@ func (l *Loss) SVG() string {
 	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">step</text>`, (left+plotWidth-right)/2, plotHeight-4)
 	guess := y(math.Log(float64(l.vocab)))
 	fmt.Fprintf(&b, `<path d="M%d %.1fH%d" stroke="currentColor" stroke-dasharray="4 4"/><text x="%d" y="%.1f" text-anchor="end">guessing among %d tokens</text>`,
-		left, guess, plotWidth-right, plotWidth-right-4, guess-4, l.vocab)
+		left, guess, plotWidth-right, plotWidth-right-4, guess+14, l.vocab)
 	fmt.Fprintf(&b, `<path class="each" d="%s" fill="none" stroke="#888" stroke-opacity=".6"/>`, l.line(x, y, 1))
 	fmt.Fprintf(&b, `<path class="mean" d="%s" fill="none" stroke="#d1495b" stroke-width="2.5"/>`, l.line(x, y, meanOver))
 	b.WriteString(`</svg>`)
