@@ -11,15 +11,16 @@ import (
 type view struct {
 	rotary Rotary
 	places composite.Places
-	start  *Node // [] int32, where in the cache the queries' keys go; nil without a cache
+	start  *Node  // [] int32, where in the cache the queries' keys go; nil without a cache
+	pages  *Paged // k and v are a pool; nil without one
 	again  Recompute
 }
 
 // attend is grouped-query attention of one layer.
 //
 //	x    [B, S, D] normalised activations
-//	k, v [B, G, C, A] the layer's cache, nil without one
-//	y    [B, S, D], and the cache with the new keys and values in it
+//	k, v [B, G, C, A] the layer's cache, or [N, G, A] its part of a pool; nil without one
+//	y    [B, S, D], and the cache or pool with the new keys and values in it
 func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
 	q := project(x, w.query)                                                             // [B, H, S, A]
 	key := project(x, w.key)                                                             // [B, G, S, A]
@@ -28,12 +29,18 @@ func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
 	key = composite.Constrain(key, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim)     // [B, G, S, A]
 	value = composite.Constrain(value, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim) // [B, G, S, A]
 	q, key = at.rotary.Apply(q), at.rotary.Apply(key)
-	if k != nil {
-		key, value = write(k, key, at.start), write(v, value, at.start) // [B, G, C, A]
+	newK, newV = key, value
+	switch {
+	case at.pages != nil:
+		newK, key = at.pages.page(k, key)     // [N, G, A], [B, G, C, A]
+		newV, value = at.pages.page(v, value) // [N, G, A], [B, G, C, A]
+	case k != nil:
+		newK, newV = write(k, key, at.start), write(v, value, at.start) // [B, G, C, A]
+		key, value = newK, newV
 	}
 	heads := at.attention(q, key, value) // [B, H, S, A]
 	y = merge(heads, w.out)              // [B, S, D]
-	return composite.Constrain(y, axis.Batch, axis.Seq, axis.Embed), key, value
+	return composite.Constrain(y, axis.Batch, axis.Seq, axis.Embed), newK, newV
 }
 
 // attention is composite.Attention, computed again in the backward pass where that is wanted.

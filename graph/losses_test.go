@@ -80,8 +80,8 @@ func TestRouterAgainstMegatron(t *testing.T) {
 		at := 1 + 5*i
 		require.InEpsilon(t, want.Aux.Value, get(at)[0], 1e-6)
 		purego.Near(t, flat(want.Aux.Gradient), get(at+1), 1e-5, "gradient of the load-balancing loss")
-		require.InEpsilon(t, want.Z.Value, get(at+2)[0], 1e-6)
+		require.InEpsilon(t, want.Z.Value, get(at + 2)[0], 1e-6)
 		purego.Near(t, flat(want.Z.Gradient), get(at+3), 1e-5, "gradient of the z-loss")
-		require.InEpsilon(t, want.Pooled, get(at+4)[0], 1e-6)
+		require.InEpsilon(t, want.Pooled, get(at + 4)[0], 1e-6)
 	}
 }

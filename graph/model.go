@@ -78,10 +78,14 @@ func RunForGradient(c Config, w Weights, in Inputs, keep Keep, again Recompute) 
 type scanner func(in composite.Scanned, outs []shapes.Shape, layer composite.Layer) (last, all []*Node)
 
 func run(c Config, w Weights, in Inputs, cache *Cache, keep Keep, scan scanner) Result {
-	x := ConvertDType(Embed(in.Tokens, w.at(pathEmbed)), w.dtype) // [B, S, D]
-	x = composite.Constrain(x, axis.Batch, axis.Seq, axis.Embed)  // [B, S, D]
+	return runAt(c, w, in.Tokens, viewOf(c, w, in, cache), cache, keep, scan)
+}
+
+// runAt applies the model to tokens [B, S] seen from at.
+func runAt(c Config, w Weights, tokens *Node, at view, cache *Cache, keep Keep, scan scanner) Result {
+	x := ConvertDType(Embed(tokens, w.at(pathEmbed)), w.dtype)   // [B, S, D]
+	x = composite.Constrain(x, axis.Batch, axis.Seq, axis.Embed) // [B, S, D]
 	r := Result{Embedded: x}
-	at := viewOf(c, w, in, cache)
 	var kept []*Node
 	if w.layout == Stacked {
 		x, r.Cache, kept = stackedLayers(c, w, x, at, cache, keep, scan)
@@ -178,6 +182,9 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 	if at.places.QuerySegments != nil {
 		shared = append(shared, at.places.QuerySegments)
 	}
+	if at.pages != nil {
+		shared = append(shared, at.pages.Write, at.pages.Read)
+	}
 	trained, frozen := w.stacked()
 	stacked, n := w.nodesOf(trained), len(trained)
 	var outs []shapes.Shape
@@ -198,6 +205,10 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		}
 		if at.places.QuerySegments != nil {
 			here.places.QuerySegments, here.places.KeySegments = rest[0], rest[0]
+			rest = rest[1:]
+		}
+		if at.pages != nil {
+			here.pages = &Paged{Write: rest[0], Read: rest[1]}
 		}
 		var k, v *Node
 		if cache != nil {

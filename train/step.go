@@ -151,10 +151,10 @@ func (m model) step(st state, frozen []*Node, b batch, lr *Node) (next state, me
 	next.updates = Add(st.updates, ConvertDType(good, dtypes.Int32))
 	rates := m.Optimizer.rates(lr, Add(st.updates, Const(lr.Graph(), int32(1))))
 	for i, g := range grads {
-		w, first, second := m.Optimizer.update(st.weights[i], g, st.first[i], st.second[i], rates, m.decayed[i])
-		next.weights = append(next.weights, Where(good, w, st.weights[i]))
-		next.first = append(next.first, Where(good, first, st.first[i]))
-		next.second = append(next.second, Where(good, second, st.second[i]))
+		w, first, second := m.Optimizer.update(st.weights[i], g, st.first[i], st.second[i], rates, good, m.decayed[i])
+		next.weights = append(next.weights, w)
+		next.first = append(next.first, first)
+		next.second = append(next.second, second)
 	}
 	choices := Mul(s.router.Rows, Const(lr.Graph(), float32(m.Model.TopK))) // [] a layer
 	load := Reshape(graph.Mean(s.router.Routed, choices), -1)               // [L·E]

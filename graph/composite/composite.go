@@ -22,18 +22,19 @@ import (
 
 // Names of the composites, as lower/pass sees them.
 const (
-	GroupedGEMMName   = "mix.grouped_gemm"
-	GroupedOuterName  = "mix.grouped_outer"
-	RoutedExpertsName = "mix.routed_experts"
-	AttentionName     = "mix.attention"
-	ConstrainName     = "mix.constrain"
-	ScanName          = "mix.scan"
-	ScanGradientName  = "mix.scan_gradient"
-	RecomputeName     = "mix.recompute"
+	GroupedGEMMName           = "mix.grouped_gemm"
+	GroupedOuterName          = "mix.grouped_outer"
+	RoutedExpertsName         = "mix.routed_experts"
+	RoutedExpertsGradientName = "mix.routed_experts_gradient"
+	AttentionName             = "mix.attention"
+	ConstrainName             = "mix.constrain"
+	ScanName                  = "mix.scan"
+	ScanGradientName          = "mix.scan_gradient"
+	RecomputeName             = "mix.recompute"
 )
 
 // Names lists the composites.
-var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, AttentionName, ConstrainName, ScanName, ScanGradientName, RecomputeName}
+var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, ConstrainName, ScanName, ScanGradientName, RecomputeName}
 
 // attrs are the attributes of a composite, in the order in which they are written.
 type attrs [][2]string

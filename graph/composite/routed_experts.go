@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
@@ -28,39 +27,52 @@ type Experts struct{ Gate, Up, Down []*Node }
 func RoutedExperts(x, chosen, weights *Node, w Experts) *Node {
 	chosen.AssertDims(x.Shape().Dim(0), -1)
 	weights.AssertDims(chosen.Shape().Dimensions...)
-	n, form := len(w.Gate), "split"
-	if n == 1 && w.Gate[0].Rank() == 3 {
-		n, form = w.Gate[0].Shape().Dim(0), "stacked"
+	form := "split"
+	if !isSplit(w.Gate) {
+		form = "stacked"
 	}
 	if len(w.Up) != len(w.Gate) || len(w.Down) != len(w.Gate) {
 		panic(fmt.Errorf("routed experts: %d gate, %d up and %d down matrices, want as many of each", len(w.Gate), len(w.Up), len(w.Down)))
 	}
 	in := append([]*Node{x, chosen, weights}, w.Gate...)
 	in = append(append(in, w.Up...), w.Down...)
-	as := attrs{{"experts", strconv.Itoa(n)}, {"form", form}}
-	return call(RoutedExpertsName, as, in, true, routedExperts)[0]
-}
-
-func routedExpertsVJP(in, dys []*Node, _ any) []*Node {
-	return throughBody(in, dys, routedExperts)
+	as := attrs{{"experts", strconv.Itoa(w.count())}, {"form", form}}
+	return call(RoutedExpertsName, as, in, as, routedExperts)[0]
 }
 
 // routedExperts is the meaning of the composite: put the rows of an expert together, three grouped
 // products, put them back, add up.
-func routedExperts(in []*Node) []*Node {
+func routedExperts(in []*Node) []*Node { return routedExpertsKept(in)[:1] }
+
+// routedExpertsKept is routedExperts with what its gradient reads: rows [R, D], place [R], sizes [E], the
+// products by gate and up [R, F] and by down [R, D].
+func routedExpertsKept(in []*Node) []*Node {
 	x, chosen, weights := in[0], in[1], in[2]
-	n := (len(in) - 3) / 3
-	gate, up, down := stack(in[3:3+n]), stack(in[3+n:3+2*n]), stack(in[3+2*n:])
-	rows, place, sizes := Dispatch(x, chosen, gate.Shape().Dim(0)) // [R, D], [R], [E]
-	g := GroupedGEMM(rows, gate, sizes)                            // [R, F]
-	u := GroupedGEMM(rows, up, sizes)                              // [R, F]
-	rows = GroupedGEMM(Mul(Mul(g, Sigmoid(g)), u), down, sizes)    // [R, D]
-	return []*Node{Combine(rows, place, weights)}                  // [T, D]
+	w := expertsOf(in[3:])
+	rows, place, sizes := Dispatch(x, chosen, w.count())           // [R, D], [R], [E]
+	g := groupedGEMM(rows, w.Gate, sizes)                          // [R, F]
+	u := groupedGEMM(rows, w.Up, sizes)                            // [R, F]
+	down := groupedGEMM(Mul(Mul(g, Sigmoid(g)), u), w.Down, sizes) // [R, D]
+	return []*Node{Combine(down, place, weights), rows, place, sizes, g, u, down}
+}
+
+// expertsOf takes matrices as RoutedExperts lists them.
+func expertsOf(all []*Node) Experts {
+	n := len(all) / 3
+	return Experts{Gate: all[:n], Up: all[n : 2*n], Down: all[2*n:]}
+}
+
+// count is the number of experts.
+func (w Experts) count() int {
+	if isSplit(w.Gate) {
+		return len(w.Gate)
+	}
+	return w.Gate[0].Shape().Dim(0)
 }
 
 // stack is [E, …] of E tensors, or the one tensor that is stacked already.
 func stack(ws []*Node) *Node {
-	if len(ws) == 1 && ws[0].Rank() == 3 {
+	if !isSplit(ws) {
 		return ws[0]
 	}
 	each := make([]*Node, len(ws))
@@ -80,15 +92,14 @@ func stack(ws []*Node) *Node {
 // of its own.
 func Dispatch(x, chosen *Node, experts int) (rows, place, sizes *Node) {
 	g, k, r := x.Graph(), chosen.Shape().Dim(1), chosen.Shape().Size()
-	own := OneHot(Reshape(chosen, r), experts, dtypes.Int32)               // [R, E]
-	upTo := CumSum(own, 0)                                                 // [R, E]
-	sizes = Reshape(Slice(upTo, AxisRange(r-1, r)), experts)               // [E]
-	before := Sub(CumSum(sizes, 0), sizes)                                 // [E]
-	at := Sub(Add(upTo, InsertAxes(before, 0)), own)                       // [R, E]
-	place = ReduceSum(Mul(own, at), 1)                                     // [R]
-	row := Iota(g, shapes.Make(dtypes.Int32, r), 0)                        // [R]
-	order := Scatter(InsertAxes(place, -1), row, row.Shape(), false, true) // [R] inverse of place
-	rows = Gather(x, InsertAxes(Div(order, Const(g, int32(k))), -1))       // [R, D]
+	own := OneHot(Reshape(chosen, r), experts, dtypes.Int32)         // [R, E]
+	upTo := CumSum(own, 0)                                           // [R, E]
+	sizes = Reshape(Slice(upTo, AxisRange(r-1, r)), experts)         // [E]
+	before := Sub(CumSum(sizes, 0), sizes)                           // [E]
+	at := Sub(Add(upTo, InsertAxes(before, 0)), own)                 // [R, E]
+	place = ReduceSum(Mul(own, at), 1)                               // [R]
+	order := inverse(place)                                          // [R]
+	rows = Gather(x, InsertAxes(Div(order, Const(g, int32(k))), -1)) // [R, D]
 	return rows, place, sizes
 }
 

@@ -79,14 +79,15 @@ func TestEveryPassHasItsFileAndGolden(t *testing.T) {
 
 // forms says what becomes of each composite of the model.
 var forms = map[string]string{
-	composite.GroupedGEMMName:   "rule",
-	composite.GroupedOuterName:  "rule",
-	composite.RoutedExpertsName: "rule",
-	composite.AttentionName:     "body only",
-	composite.ConstrainName:     "removed by the pass constrain",
-	composite.ScanName:          "body only",
-	composite.ScanGradientName:  "body only",
-	composite.RecomputeName:     "body only",
+	composite.GroupedGEMMName:           "rule",
+	composite.GroupedOuterName:          "rule",
+	composite.RoutedExpertsName:         "rule",
+	composite.AttentionName:             "body only",
+	composite.ConstrainName:             "removed by the pass constrain",
+	composite.ScanName:                  "body only",
+	composite.ScanGradientName:          "body only",
+	composite.RecomputeName:             "body only",
+	composite.RoutedExpertsGradientName: "body only",
 }
 
 func TestCompositesAreKnownToPasses(t *testing.T) {

@@ -47,8 +47,8 @@ func matrix(v *ir.Value, rank int) (elem string, dims []int, err error) {
 	return elem, dims, nil
 }
 
-func readGroups(op *ir.Op, rows int) (g groups, err error) {
-	g.sizes, g.rows = op.Operands[2], rows
+func readGroups(sizes *ir.Value, rows int) (g groups, err error) {
+	g.sizes, g.rows = sizes, rows
 	elem, dims, ok := g.sizes.Type.Split()
 	if !ok || elem != "i32" || len(dims) != 1 || dims[0] < 1 || dims[0] > 1<<16 {
 		return g, fmt.Errorf("sizes %s, wanted [E] of i32", g.sizes.Type)
@@ -63,16 +63,95 @@ func (g groups) block(most int) int {
 	return min(max(1<<bits.Len(uint(twice-1)), 4), most)
 }
 
-// each loops over the groups. body is given the group, where its rows begin and end, and what the loop
-// carries.
-func (g groups) each(b ir.Builder, carried *ir.Value, body func(b ir.Builder, e, from, end, carried *ir.Value) *ir.Value) *ir.Value {
+// steps are the numbers of rows that products are compiled for, ascending, in quarters of a group's share: a group runs
+// in one product as far as possible, for a product reads its matrix anew and gets a third faster from 32 rows to 64 and
+// again to 128, with few rows that are not its own. Each costs compile time.
+func (g groups) steps(quarters ...int) (sizes []int) {
+	share := g.block(maxRows) / 2
+	for _, q := range quarters {
+		n := min(max(share*q/4, 4), g.rows)
+		if len(sizes) == 0 || n > sizes[len(sizes)-1] {
+			sizes = append(sizes, n)
+		}
+	}
+	return sizes
+}
+
+// maxRows is where products of more rows gain nothing.
+const maxRows = 512
+
+// each loops over the groups. body is given one of them and what the loop carries.
+func (g groups) each(b ir.Builder, carried *ir.Value, body func(b ir.Builder, at group, carried *ir.Value) *ir.Value) *ir.Value {
 	loop := b.While([]*ir.Value{b.Index(0), b.Index(0), carried},
 		func(b ir.Builder, vs []*ir.Value) *ir.Value { return b.Compare("LT", vs[0], b.Index(g.e)) },
 		func(b ir.Builder, vs []*ir.Value) []*ir.Value {
 			end := b.Add(vs[1], b.Reshape(b.DynamicSlice(g.sizes, []*ir.Value{vs[0]}, 1)))
-			return []*ir.Value{b.Add(vs[0], b.Index(1)), end, body(b, vs[0], vs[1], end, vs[2])}
+			return []*ir.Value{b.Add(vs[0], b.Index(1)), end, body(b, group{vs[0], vs[1], end}, vs[2])}
 		})
 	return loop[2]
+}
+
+// group is a group's number and where its rows begin and end.
+type group struct{ number, from, end *ir.Value }
+
+// window is a run of n of all rows that holds some of the group's.
+type window struct {
+	p   *ir.Value // its first row
+	n   int
+	own func(b ir.Builder, width int) *ir.Value // [n, width] of i1: which elements are of the group's rows
+}
+
+// window is n rows from p on, moved inside where it sticks out.
+func (g groups) window(b ir.Builder, at group, p *ir.Value, n int) window {
+	p = b.Binary("minimum", p, b.Index(g.rows-n))
+	return window{p, n, func(b ir.Builder, width int) *ir.Value {
+		row := b.Add(b.Broadcast(p, []int{n}), b.Iota(0, "i32", n))
+		from := b.Compare("GE", row, b.Broadcast(at.from, []int{n}))
+		own := b.Binary("and", from, b.Compare("LT", row, b.Broadcast(at.end, []int{n})))
+		return b.Broadcast(own, []int{n, width}, 0)
+	}}
+}
+
+// read is the window's part of rows [R, width].
+func (w window) read(b ir.Builder, rows *ir.Value) *ir.Value {
+	_, dims, _ := rows.Type.Split()
+	return b.DynamicSlice(rows, []*ir.Value{w.p, b.Index(0)}, w.n, dims[1])
+}
+
+// ownOf is read with zeros where rows are not the group's.
+func (w window) ownOf(b ir.Builder, rows *ir.Value) *ir.Value {
+	part := w.read(b, rows)
+	_, dims, _ := part.Type.Split()
+	return b.Emit("select", nil, part.Type, w.own(b, dims[1]), part, b.Const(part.Type, "0.0"))
+}
+
+// write is rows with those of the group replaced by the window's.
+func (w window) write(b ir.Builder, rows, part *ir.Value) *ir.Value {
+	_, dims, _ := rows.Type.Split()
+	mixed := b.Emit("select", nil, part.Type, w.own(b, dims[1]), part, w.read(b, rows))
+	return b.DynamicUpdate(rows, mixed, w.p, b.Index(0))
+}
+
+// windows runs body over windows that hold all rows of a group: the largest again and again, then one that is just large
+// enough for the rest. Each size is a loop, which runs once or not at all: what a loop carries stays in place.
+func (g groups) windows(b ir.Builder, at group, carried *ir.Value, body func(b ir.Builder, w window, carried *ir.Value) *ir.Value) *ir.Value {
+	sizes := g.steps(2, 4, 5, 6, 8)
+	p := at.from
+	for i := len(sizes) - 1; i >= 0; i-- {
+		n, below := sizes[i], 0
+		if i > 0 {
+			below = sizes[i-1]
+		}
+		loop := b.While([]*ir.Value{p, carried},
+			func(b ir.Builder, vs []*ir.Value) *ir.Value {
+				return b.Compare("GT", b.Binary("subtract", at.end, vs[0]), b.Index(below))
+			},
+			func(b ir.Builder, vs []*ir.Value) []*ir.Value {
+				return []*ir.Value{b.Add(vs[0], b.Index(n)), body(b, g.window(b, at, vs[0], n), vs[1])}
+			})
+		p, carried = loop[0], loop[1]
+	}
+	return carried
 }
 
 // blocks loops over a group's rows, n at a time.
@@ -91,51 +170,76 @@ func padded(b ir.Builder, rows *ir.Value, n int) *ir.Value {
 	return b.Concat(0, rows, b.Const(ir.Tensor(elem, n, dims[1]), "0.0"))
 }
 
-// groupedGEMMCPU writes whole blocks: the last of a group reaches into the rows of the next ones, which
-// run later and write over it.
+// isSplit tells whether a composite takes or gives the matrices of groups as a tensor each.
+func isSplit(op *ir.Op) bool {
+	form, _ := op.Attrs["composite_attributes"].Entry("form")
+	return form == ir.String("split")
+}
+
 func groupedGEMMCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
-	if len(op.Operands) != 3 || len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1", len(op.Operands), len(op.Results))
+	n, split := len(op.Operands), isSplit(op)
+	if n < 3 || !split && n != 3 || len(op.Results) != 1 {
+		return nil, fmt.Errorf("%d operands and %d results, wanted 3, or with form split 2 and a matrix a group, and 1", n, len(op.Results))
 	}
 	elem, xd, err := matrix(op.Operands[0], 2)
 	if err != nil {
 		return nil, err
 	}
-	_, wd, err := matrix(op.Operands[1], 3)
+	ws := op.Operands[1 : n-1]
+	g, err := readGroups(op.Operands[n-1], xd[0])
 	if err != nil {
 		return nil, err
 	}
-	g, err := readGroups(op, xd[0])
-	if err != nil {
-		return nil, err
+	if split && len(ws) != g.e {
+		return nil, fmt.Errorf("%d matrices, wanted one for each of %d groups", len(ws), g.e)
 	}
-	along, out := 2, 1 // axes of w
+	along, out := 1, 0 // axes of a matrix
 	if t, _ := op.Attrs["composite_attributes"].Entry("transposed"); t == ir.String("true") {
-		along, out = 1, 2
+		along, out = 0, 1
 	}
-	if wd[0] != g.e || wd[along] != xd[1] || op.Results[0].Type != ir.Tensor(elem, xd[0], wd[out]) {
-		return nil, fmt.Errorf("x %s, w %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, op.Results[0].Type)
+	var result int
+	for _, w := range ws {
+		rank := 3
+		if split {
+			rank = 2
+		}
+		_, wd, err := matrix(w, rank)
+		if err != nil {
+			return nil, err
+		}
+		one := wd[rank-2:]
+		result = one[out]
+		if !split && wd[0] != g.e || w.Type != ws[0].Type || one[along] != xd[1] || op.Results[0].Type != ir.Tensor(elem, xd[0], result) {
+			return nil, fmt.Errorf("x %s, w %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, w.Type, g.e, op.Results[0].Type)
+		}
 	}
-	n := g.block(64)
-	rows := padded(b, op.Operands[0], n)
-	y := b.Const(ir.Tensor(elem, g.rows+n, wd[out]), "0.0")
-	y = g.each(b, y, func(b ir.Builder, e, from, end, y *ir.Value) *ir.Value {
-		zero := b.Index(0)
-		w := b.Reshape(b.DynamicSlice(op.Operands[1], []*ir.Value{e, zero, zero}, 1, wd[1], wd[2]), wd[1], wd[2])
-		w = b.Convert(w, elem)
-		return blocks(b, n, from, end, y, func(b ir.Builder, p, y *ir.Value) *ir.Value {
+	y := g.each(b, b.Const(op.Results[0].Type, "0.0"), func(b ir.Builder, at group, y *ir.Value) *ir.Value {
+		w := ws[0]
+		if !split {
+			_, wd, _ := w.Type.Split()
 			zero := b.Index(0)
-			part := b.DynamicSlice(rows, []*ir.Value{p, zero}, n, xd[1])
-			return b.DynamicUpdate(y, b.Dot(part, 1, w, along-1, elem), p, zero)
+			w = b.DynamicSlice(w, []*ir.Value{at.number, zero, zero}, 1, wd[1], wd[2])
+			w = b.Convert(b.Reshape(w, wd[1], wd[2]), elem)
+		}
+		return g.windows(b, at, y, func(b ir.Builder, x window, y *ir.Value) *ir.Value {
+			rows := x.read(b, op.Operands[0])
+			if !split {
+				return x.write(b, y, b.Dot(rows, 1, w, along, elem))
+			}
+			part := b.Case(at.number, g.e, ir.Tensor(elem, x.n, result), func(b ir.Builder, e int) *ir.Value {
+				return b.Dot(rows, 1, b.Convert(ws[e], elem), along, elem)
+			})
+			return x.write(b, y, part)
 		})
 	})
-	return []*ir.Value{b.Slice(y, []int{0, 0}, []int{g.rows, wd[out]})}, nil
+	return []*ir.Value{y}, nil
 }
 
-// groupedOuterCPU sums a group's blocks in f32 and leaves out the rows that are not its own.
+// groupedOuterCPU sums in f32 and leaves out the rows that are not the group's own.
 func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
-	if len(op.Operands) != 3 || len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1", len(op.Operands), len(op.Results))
+	split := isSplit(op)
+	if len(op.Operands) != 3 || !split && len(op.Results) != 1 {
+		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1, or with form split one a group", len(op.Operands), len(op.Results))
 	}
 	elem, ad, err := matrix(op.Operands[0], 2)
 	if err != nil {
@@ -145,33 +249,71 @@ func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := readGroups(op, ad[0])
+	g, err := readGroups(op.Operands[2], ad[0])
 	if err != nil {
 		return nil, err
 	}
-	if belem != elem || bd[0] != ad[0] || op.Results[0].Type != ir.Tensor(elem, g.e, ad[1], bd[1]) {
-		return nil, fmt.Errorf("a %s, b %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, op.Results[0].Type)
+	want := ir.Tensor(elem, g.e, ad[1], bd[1])
+	if split {
+		want = ir.Tensor(elem, ad[1], bd[1])
 	}
-	n := g.block(256)
-	left, right := padded(b, op.Operands[0], n), padded(b, op.Operands[1], n)
+	if split && len(op.Results) != g.e {
+		return nil, fmt.Errorf("%d results, wanted one for each of %d groups", len(op.Results), g.e)
+	}
+	for _, r := range op.Results {
+		if belem != elem || bd[0] != ad[0] || r.Type != want {
+			return nil, fmt.Errorf("a %s, b %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, r.Type)
+		}
+	}
+	one := func(b ir.Builder, at group) *ir.Value { return g.outer(b, at, op.Operands[0], op.Operands[1]) }
+	if split {
+		var all []*ir.Value
+		at := group{end: b.Index(0)}
+		for e := range g.e {
+			at.from = at.end
+			at.end = b.Add(at.from, b.Reshape(b.Slice(g.sizes, []int{e}, []int{e + 1})))
+			all = append(all, one(b, at))
+		}
+		return all, nil
+	}
+	y := g.each(b, b.Const(want, "0.0"), func(b ir.Builder, at group, y *ir.Value) *ir.Value {
+		return b.DynamicUpdate(y, b.Reshape(one(b, at), 1, ad[1], bd[1]), at.number, b.Index(0), b.Index(0))
+	})
+	return []*ir.Value{y}, nil
+}
+
+// outer is the sum of one group, [N, M]. A case over the sizes of windows gives a product as it is; a sum of several starts
+// from zeros and adds, and so does that of no rows.
+func (g groups) outer(b ir.Builder, at group, left, right *ir.Value) *ir.Value {
+	elem, ad, _ := left.Type.Split()
+	_, bd, _ := right.Type.Split()
 	wide := "f32"
 	if elem == "f64" {
 		wide = elem
 	}
-	y := g.each(b, b.Const(op.Results[0].Type, "0.0"), func(b ir.Builder, e, from, end, y *ir.Value) *ir.Value {
+	sizes := g.steps(4, 6, 8)
+	count := b.Binary("subtract", at.end, at.from)
+	which := b.Index(0) // how many sizes are too small
+	for _, n := range sizes {
+		small := b.Convert(b.Compare("GT", count, b.Index(n)), "i32")
+		which = b.Add(which, small)
+	}
+	none := b.Convert(b.Compare("EQ", count, b.Index(0)), "i32")
+	which = b.Add(which, b.Mul(none, b.Index(len(sizes)))) // as if there were too many
+	result := ir.Tensor(elem, ad[1], bd[1])
+	product := func(b ir.Builder, w window) *ir.Value {
+		return b.Dot(w.ownOf(b, left), 0, w.ownOf(b, right), 0, wide)
+	}
+	return b.Case(which, len(sizes)+1, result, func(b ir.Builder, i int) *ir.Value {
+		if i < len(sizes) {
+			return b.Convert(product(b, g.window(b, at, at.from, sizes[i])), elem)
+		}
+		n := sizes[len(sizes)-1]
 		sum := b.Const(ir.Tensor(wide, ad[1], bd[1]), "0.0")
-		sum = blocks(b, n, from, end, sum, func(b ir.Builder, p, sum *ir.Value) *ir.Value {
-			at := b.Add(b.Broadcast(p, []int{n}), b.Iota(0, "i32", n))
-			own := b.Compare("LT", at, b.Broadcast(end, []int{n}))
-			take := func(rows *ir.Value, width int) *ir.Value {
-				part := b.DynamicSlice(rows, []*ir.Value{p, b.Index(0)}, n, width)
-				mask := b.Broadcast(own, []int{n, width}, 0)
-				return b.Emit("select", nil, part.Type, mask, part, b.Const(part.Type, "0.0"))
-			}
-			return b.Add(sum, b.Dot(take(left, ad[1]), 0, take(right, bd[1]), 0, wide))
+		sum = blocks(b, n, at.from, at.end, sum, func(b ir.Builder, p, sum *ir.Value) *ir.Value {
+			// What a window moved inside reads again was added before.
+			return b.Add(sum, product(b, g.window(b, group{from: p, end: at.end}, p, n)))
 		})
-		one := b.Reshape(b.Convert(sum, elem), 1, ad[1], bd[1])
-		return b.DynamicUpdate(y, one, e, b.Index(0), b.Index(0))
+		return b.Convert(sum, elem)
 	})
-	return []*ir.Value{y}, nil
 }

@@ -2,6 +2,7 @@ package pass
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"mix/lower/ir"
@@ -24,7 +25,47 @@ import (
 // After: on cpu no mix.routed_experts is left. Each token's sum runs over its choices in order, no
 // matter what else is in the batch, and nothing is scattered: results repeat bit for bit.
 func routedExperts(m *ir.Module, ctx Context) (changed bool, err error) {
-	return takeRules(m, "mix.routed_experts", ctx.Platform)
+	merged, err := mergeKept(m)
+	if err != nil {
+		return false, err
+	}
+	changed, err = takeRules(m, "mix.routed_experts", ctx.Platform)
+	return merged || changed, err
+}
+
+// mergeKept finds experts that are computed twice on the same operands, once with what the gradient keeps, and leaves the
+// one that keeps, where the first of them stood.
+func mergeKept(m *ir.Module) (changed bool, err error) {
+	for _, f := range m.Funcs {
+		by := map[*ir.Value]*ir.Value{}
+		err := ir.WalkRegions(f.Body, func(region *ir.Region) error {
+			for i := 0; i < len(region.Ops); i++ {
+				plain := region.Ops[i]
+				if composite(plain) != "mix.routed_experts" || len(plain.Results) != 1 {
+					continue
+				}
+				j := slices.IndexFunc(region.Ops, func(op *ir.Op) bool {
+					return composite(op) == "mix.routed_experts" && len(op.Results) > 1 && slices.Equal(op.Operands, plain.Operands)
+				})
+				if j < 0 {
+					continue
+				}
+				kept := region.Ops[j]
+				by[plain.Results[0]] = kept.Results[0]
+				first, second := min(i, j), max(i, j)
+				region.Ops[first] = kept
+				region.Ops = slices.Delete(region.Ops, second, second+1)
+				i = first
+			}
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+		ir.ReplaceAll(f.Body, by)
+		changed = changed || len(by) > 0
+	}
+	return changed, nil
 }
 
 // experts is a mix.routed_experts taken apart.
@@ -37,7 +78,7 @@ type experts struct {
 }
 
 func readExperts(op *ir.Op) (x experts, err error) {
-	if len(op.Operands) < 6 || len(op.Results) != 1 {
+	if len(op.Operands) < 6 || len(op.Results) < 1 {
 		return x, fmt.Errorf("%d operands and %d results, wanted at least 6 and 1", len(op.Operands), len(op.Results))
 	}
 	x.x, x.chosen, x.weights = op.Operands[0], op.Operands[1], op.Operands[2]
@@ -133,6 +174,9 @@ func routedExpertsCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	x, err := readExperts(op)
 	if err != nil {
 		return nil, err
+	}
+	if len(op.Results) > 1 { // a training step: many rows, for which the body's grouped products are the fast form
+		return nil, nil
 	}
 	if !x.stacked && x.fewTokens() {
 		return []*ir.Value{x.oneByOne(b)}, nil

@@ -1,0 +1,86 @@
+package graph
+
+import (
+	"fmt"
+
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/graph/composite"
+)
+
+// Pages hold the keys and values of many sequences in one pool of N positions. Which of them a sequence has,
+// and in which order, is the caller's matter: a page table, by positions.
+//
+// In the Stacked layout K and V have one tensor [L, N, G, A], in the others one tensor [N, G, A] a layer.
+//
+// Source: Kwon et al. 2023, arXiv:2309.06180.
+type Pages struct{ K, V []*Node }
+
+// PagesShapes lists the shapes of a pool's tensors, all of K, then all of V.
+func PagesShapes(c Config, l Layout, dtype dtypes.DType, positions int) []shapes.Shape {
+	var out []shapes.Shape
+	for range 2 {
+		if l == Stacked {
+			out = append(out, shape(dtype, c.Layers, positions, c.KVHeads, c.HeadDim))
+			continue
+		}
+		for range c.Layers {
+			out = append(out, shape(dtype, positions, c.KVHeads, c.HeadDim))
+		}
+	}
+	return out
+}
+
+// DeclarePages makes the parameters of a pool, in PagesShapes' order.
+func DeclarePages(g *Graph, c Config, l Layout, dtype dtypes.DType, positions int) *Pages {
+	p := &Pages{}
+	all := PagesShapes(c, l, dtype, positions)
+	for i, s := range all {
+		if i < len(all)/2 {
+			p.K = append(p.K, Parameter(g, fmt.Sprintf("pages/key[%d]", i), s))
+		} else {
+			p.V = append(p.V, Parameter(g, fmt.Sprintf("pages/value[%d]", i-len(all)/2), s))
+		}
+	}
+	return p
+}
+
+// Nodes lists the pool's tensors in PagesShapes' order.
+func (p *Pages) Nodes() []*Node { return append(append([]*Node{}, p.K...), p.V...) }
+
+// Paged are the tokens of one call, and where in a pool they are kept.
+type Paged struct {
+	Tokens    *Node // [B, S] int32
+	Positions *Node // [B, S] int32, of each token in its sequence
+
+	// Write is where in the pool the key of each token goes, [B, S] int32, all different. What is padding goes
+	// to positions that nobody reads.
+	Write *Node
+	// Read is where in the pool the key of each position of a sequence is, [B, C] int32, in order from position
+	// 0. A token sees those up to its own position.
+	Read *Node
+}
+
+// RunPaged applies the model to tokens of many sequences at once, after those that are in the pool.
+func RunPaged(c Config, w Weights, in Paged, pages *Pages, keep Keep) (r Result, after *Pages) {
+	at := view{pages: &in}
+	at.rotary = RotaryAngles(in.Positions, c.HeadDim, c.RopeTheta)
+	at.places.Query = in.Positions
+	b, s := in.Read.Shape().Dim(0), in.Read.Shape().Dim(1)
+	at.places.Key = Iota(in.Tokens.Graph(), shape(dtypes.Int32, b, s), 1) // [B, C]
+	at.places.Window = c.Window
+	r = runAt(c, w, in.Tokens, at, &Cache{K: pages.K, V: pages.V}, keep, composite.Scan)
+	return r, &Pages{K: r.Cache.K, V: r.Cache.V}
+}
+
+// page puts new keys or values [B, G, S, A] into a pool [N, G, A], and returns the pool and what the sequences
+// have in it, [B, G, C, A]. The barrier is that of write.
+func (p *Paged) page(pool, block *Node) (after, all *Node) {
+	g, a := block.Shape().Dim(1), block.Shape().Dim(3)
+	rows := Reshape(Transpose(block, 1, 2), -1, g, a)                       // [B·S, G, A]
+	at := Reshape(p.Write, -1, 1)                                           // [B·S, 1]
+	after = OptimizationBarrier(ScatterUpdate(pool, at, rows, false, true)) // [N, G, A]
+	return after, Transpose(Gather(after, InsertAxes(p.Read, -1)), 1, 2)    // [B, G, C, A]
+}
