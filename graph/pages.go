@@ -84,3 +84,21 @@ func (p *Paged) page(pool, block *Node) (after, all *Node) {
 	after = OptimizationBarrier(ScatterUpdate(pool, at, rows, false, true)) // [N, G, A]
 	return after, Transpose(Gather(after, InsertAxes(p.Read, -1)), 1, 2)    // [B, G, C, A]
 }
+
+// Copy is the pool with the positions to, [P] int32 and all different, as the positions from are.
+func (p *Pages) Copy(from, to *Node) *Pages {
+	each := func(pool *Node) *Node {
+		if pool.Rank() == 3 {
+			return ScatterUpdate(pool, InsertAxes(to, -1), Gather(pool, InsertAxes(from, -1)), false, true) // [N, G, A]
+		}
+		// Of all layers at once: positions come first for it.
+		moved := Transpose(pool, 0, 1)                                                                     // [N, L, G, A]
+		moved = ScatterUpdate(moved, InsertAxes(to, -1), Gather(moved, InsertAxes(from, -1)), false, true) // [N, L, G, A]
+		return Transpose(moved, 0, 1)                                                                      // [L, N, G, A]
+	}
+	out := &Pages{}
+	for i := range p.K {
+		out.K, out.V = append(out.K, each(p.K[i])), append(out.V, each(p.V[i]))
+	}
+	return out
+}

@@ -126,3 +126,16 @@ func threefry(k0, k1, x, y *Node) (a, b *Node) {
 	}
 	return x, y
 }
+
+// Penalize divides the positive logits of tokens that were seen by the penalty, and multiplies the others by
+// it.
+//
+//	logits [B, V] float32, seen [B, V] uint8, not 0 for those that were; penalty [B] float32, 1 for none
+//
+// Source: Keskar et al. 2019, arXiv:1909.05858, section 4.1, in the form of transformers.
+func Penalize(logits, seen, penalty *Node) *Node {
+	g := logits.Graph()
+	by := BroadcastToShape(InsertAxes(penalty, -1), logits.Shape())                            // [B, V]
+	less := Where(GreaterThan(logits, Const(g, float32(0))), Div(logits, by), Mul(logits, by)) // [B, V]
+	return Where(NotEqual(seen, ConstAsDType(g, dtypes.Uint8, 0)), less, logits)               // [B, V]
+}

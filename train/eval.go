@@ -83,7 +83,9 @@ func (r *run) evaluate(ctx context.Context) error {
 		sum, count = sum+s, count+n
 	}
 	loss := sum / max(count, 1)
-	x := report.Eval{Step: r.at.Step, Loss: loss, Perplexity: math.Exp(loss), Best: r.at.Best == 0 || loss < r.at.Best}
+	x := report.Eval{Step: r.at.Step, Loss: loss, Perplexity: math.Exp(loss)}
+	finite := !math.IsNaN(loss) && !math.IsInf(loss, 0)
+	x.Best = finite && (r.at.Best == nil || loss < *r.at.Best)
 	if r.Data.BytesPerToken > 0 {
 		x.BitsPerByte = loss / math.Ln2 / r.Data.BytesPerToken
 	}
@@ -99,30 +101,24 @@ func (r *run) evaluate(ctx context.Context) error {
 	}
 	x.Seconds = time.Since(start).Seconds()
 	if x.Best {
-		r.at.Best = loss
+		r.at.Best = &loss
 	}
-	r.eval.last, r.scored, r.at.Judged = loss, loss, r.at.Step
-	return r.Report.Eval(x)
+	r.eval.last, r.at.Judged = loss, r.at.Step
+	if finite {
+		r.scored = loss
+	}
+	r.told(r.Report.Eval(x))
+	return nil
 }
 
 // lossOf is the loss of a microbatch, summed over its labels, and how many they are.
 func (r *run) lossOf(b data.Batch) (sum, count float64, err error) {
-	args := r.dev.weights()
-	for _, x := range []struct {
-		values []int32
-		seq    int
-	}{{b.Tokens, r.Seq + 1}, {b.Labels, r.Seq}, {b.Segments, r.Seq}, {b.Positions, r.Seq}} {
-		if x.values == nil {
-			continue
-		}
-		buffer, err := r.Backend.Upload(shapes.Make(dtypes.Int32, r.Micro, x.seq), x.values)
-		if err != nil {
-			return 0, 0, err
-		}
-		defer buffer.Finalize()
-		args = append(args, buffer)
+	inputs, err := r.upload(b, r.Micro)
+	if err != nil {
+		return 0, 0, err
 	}
-	outs, err := r.eval.loss.Run(args...)
+	defer free(inputs)
+	outs, err := r.eval.loss.Run(append(r.dev.weights(), inputs...)...)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 
+	"mix/graph"
 	"mix/graph/token"
 	"mix/lower"
 	"mix/train/data"
@@ -54,16 +55,18 @@ var ErrDiverged = errors.New("training diverged")
 
 // position is what a checkpoint says beside weights and moments: all that the next step depends on.
 type position struct {
-	Step    int     `json:"step"`
-	Samples int64   `json:"samples"` // seen, where the data goes on
-	Tokens  int64   `json:"tokens"`
-	Updates int32   `json:"updates"` // made: the t of AdamW's bias correction
-	Skipped int     `json:"skipped"` // not made
-	Bad     int     `json:"bad"`     // of them, in a row at the end
-	Seed    uint64  `json:"seed"`
-	Best    float64 `json:"best"`   // lowest loss of an evaluation, 0 for none
-	Judged  int     `json:"judged"` // step of the last evaluation
-	Data    string  `json:"data"`   // fingerprint
+	Step    int          `json:"step"`
+	Samples int64        `json:"samples"` // seen, where the data goes on
+	Tokens  int64        `json:"tokens"`
+	Updates int32        `json:"updates"` // made: the t of AdamW's bias correction
+	Skipped int          `json:"skipped"` // not made
+	Bad     int          `json:"bad"`     // of them, in a row at the end
+	Seed    uint64       `json:"seed"`
+	Best    *float64     `json:"best"`         // lowest loss of an evaluation, 0 for none
+	Judged  int          `json:"judged"`       // step of the last evaluation
+	Data    string       `json:"data"`         // fingerprint
+	Global  int          `json:"global_batch"` // samples a step
+	Model   graph.Config `json:"model"`
 }
 
 // run is a Job at work.
@@ -80,6 +83,8 @@ type run struct {
 	saved   int       // the step of the last checkpoint
 	last    float64   // the loss of the last step
 	scored  float64   // of the evaluation at this step, NaN for none
+	unsaved int       // saves in a row that failed
+	untold  error     // the first that the report could not write
 }
 
 // flight is a step on the device.
@@ -90,6 +95,11 @@ type flight struct {
 	lr      float64
 	started time.Time
 	seconds float64 // it took
+}
+
+func (f *flight) free() {
+	f.metrics.Finalize()
+	free(f.inputs)
 }
 
 // Run trains until the last step, or until ctx ends: then it saves and returns no error. With a Store that
@@ -114,19 +124,19 @@ func Run(ctx context.Context, j Job) (res Result, err error) {
 		return res, err
 	}
 	err = r.steps(ctx)
-	res = Result{Step: r.at.Step, Skipped: r.at.Skipped, Loss: r.last, Eval: math.NaN(), Interrupted: ctx.Err() != nil && err == nil}
+	res = Result{Step: r.at.Step, Skipped: r.at.Skipped, Loss: r.last, Eval: math.NaN(), Interrupted: r.at.Step < r.Steps && ctx.Err() != nil && err == nil}
 	if r.eval != nil {
 		res.Eval = r.eval.last
 	}
 	if r.Store != nil {
 		err = errors.Join(err, r.Store.Wait())
 	}
-	return res, err
+	return res, errors.Join(err, r.untold)
 }
 
 func (r *run) close() {
 	if r.flight != nil {
-		r.flight.metrics.Finalize()
+		r.flight.free()
 	}
 	if r.program != nil {
 		r.program.Finalize()
@@ -177,7 +187,7 @@ func (r *run) begin() error {
 		return err
 	}
 	readers := map[string]Reader{groupWeights: trained, groupFirst: zeros{}, groupSecond: zeros{}}
-	r.at = position{Seed: r.Seed, Data: r.Data.Fingerprint}
+	r.at = position{Seed: r.Seed, Data: r.Data.Fingerprint, Global: r.Global, Model: r.Model}
 	if r.Store != nil {
 		saved, err := r.Store.Latest()
 		if err != nil {
@@ -212,9 +222,15 @@ func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
 	if at.Step < 0 || at.Samples < 0 || at.Updates < 0 || int(at.Updates)+at.Skipped != at.Step {
 		return fmt.Errorf("state: step %d after %d updates and %d without one, want their sum", at.Step, at.Updates, at.Skipped)
 	}
+	if err := sameModel(at.Model, r.Model); err != nil {
+		return err
+	}
 	weights, err := Saved(saved, r.Options)
 	if err != nil {
 		return err
+	}
+	if a, ok := weights.(*lora.Adapters); ok && a.Base() != r.Base {
+		r.Log.Warn("the adapters of the checkpoint were trained beside another model", "then", a.Base(), "now", r.Base)
 	}
 	readers[groupWeights] = weights
 	for _, name := range groups[1:] {
@@ -229,8 +245,31 @@ func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
 	if at.Seed != r.Seed {
 		r.Log.Warn("the checkpoint's run had another seed", "checkpoint", at.Seed, "now", r.Seed)
 	}
-	at.Data, at.Seed = r.Data.Fingerprint, r.Seed
+	if n := int64(r.Data.Train.Len()); at.Step < r.Steps && at.Samples+int64(r.Steps-at.Step)*int64(r.Global) > n {
+		return fmt.Errorf("%d samples were seen in steps of %d, and %d more steps take %d each: the training data has %d for this run; want the global batch size that the run began with, or its weights as the start of another",
+			at.Samples, at.Global, r.Steps-at.Step, r.Global, n)
+	}
+	at.Data, at.Seed, at.Global = r.Data.Fingerprint, r.Seed, r.Global
 	r.at, r.saved = at, at.Step
+	return nil
+}
+
+// sameModel refuses a checkpoint of a model that computes something else. Shapes are held against the files.
+func sameModel(then, now graph.Config) error {
+	for _, x := range []struct {
+		name      string
+		then, now any
+	}{
+		{"layers", then.Layers, now.Layers}, {"width", then.Width, now.Width}, {"hidden width of an expert", then.Hidden, now.Hidden},
+		{"query heads", then.Heads, now.Heads}, {"key and value heads", then.KVHeads, now.KVHeads}, {"width of a head", then.HeadDim, now.HeadDim},
+		{"experts", then.Experts, now.Experts}, {"experts a token", then.TopK, now.TopK}, {"vocabulary", then.Vocab, now.Vocab},
+		{"attention window", then.Window, now.Window}, {"base of the rotary angles", then.RopeTheta, now.RopeTheta},
+		{"epsilon of the norms", then.NormEps, now.NormEps}, {"tied embeddings", then.TieEmbedding, now.TieEmbedding},
+	} {
+		if x.then != x.now {
+			return fmt.Errorf("its model has %s %v, this run's has %v", x.name, x.then, x.now)
+		}
+	}
 	return nil
 }
 
@@ -309,14 +348,21 @@ func (r *run) due(ctx context.Context) error {
 // launch starts a step and reads the metrics of the one before, so that the device need not wait.
 func (r *run) launch(b data.Batch) error {
 	lr := r.Schedule.At(r.at.Step)
-	inputs, err := r.upload(b, lr)
+	inputs, err := r.upload(b, r.Microbatches(), r.Micro)
 	if err != nil {
 		return err
 	}
+	rate, err := r.Backend.Upload(shapes.Make(dtypes.Float32), []float32{float32(lr)})
+	if err != nil {
+		free(inputs)
+		return err
+	}
+	inputs = append(inputs, rate)
 	start := time.Now()
 	args := append(append([]*lower.Buffer{}, r.dev.state...), r.dev.frozen...)
 	outs, err := r.program.Run(append(args, inputs...)...)
 	if err != nil {
+		free(inputs)
 		return fmt.Errorf("step %d: %w", r.at.Step+1, err)
 	}
 	copy(r.dev.state, outs[1:])
@@ -328,16 +374,8 @@ func (r *run) launch(b data.Batch) error {
 	return r.read(before)
 }
 
-// upload puts a batch and the learning rate onto the device, in the order of the program's parameters.
-func (r *run) upload(b data.Batch, lr float64) (inputs []*lower.Buffer, err error) {
-	defer func() {
-		if err != nil {
-			for _, x := range inputs {
-				x.Finalize()
-			}
-		}
-	}()
-	m, micro := r.Microbatches(), r.Micro
+// upload puts a batch of dims [M, B] or [B] onto the device, in the order of the programs' parameters.
+func (r *run) upload(b data.Batch, dims ...int) (inputs []*lower.Buffer, err error) {
 	for _, x := range []struct {
 		values []int32
 		seq    int
@@ -345,17 +383,20 @@ func (r *run) upload(b data.Batch, lr float64) (inputs []*lower.Buffer, err erro
 		if x.values == nil {
 			continue
 		}
-		buffer, err := r.Backend.Upload(shapes.Make(dtypes.Int32, m, micro, x.seq), x.values)
+		buffer, err := r.Backend.Upload(shapes.Make(dtypes.Int32, append(slices.Clone(dims), x.seq)...), x.values)
 		if err != nil {
-			return inputs, err
+			free(inputs)
+			return nil, err
 		}
 		inputs = append(inputs, buffer)
 	}
-	buffer, err := r.Backend.Upload(shapes.Make(dtypes.Float32), []float32{float32(lr)})
-	if err != nil {
-		return inputs, err
+	return inputs, nil
+}
+
+func free(all []*lower.Buffer) {
+	for _, b := range all {
+		b.Finalize()
 	}
-	return append(inputs, buffer), nil
 }
 
 // settle waits for the step under way.
@@ -378,10 +419,7 @@ func (r *run) read(f *flight) error {
 	}
 	r.done = time.Now()
 	f.seconds = r.done.Sub(began).Seconds()
-	f.metrics.Finalize()
-	for _, x := range f.inputs {
-		x.Finalize()
-	}
+	f.free()
 	if err != nil {
 		return fmt.Errorf("step %d: %w", f.at.Step, err)
 	}
@@ -392,9 +430,7 @@ func (r *run) read(f *flight) error {
 		r.at.Skipped, r.at.Bad = r.at.Skipped+1, r.at.Bad+1
 		r.Log.Warn("gradient is not finite: the update was skipped", "step", f.at.Step, "loss", v[metricLoss], "norm", v[metricNorm], "in a row", r.at.Bad)
 	}
-	if err := r.report(f, v); err != nil {
-		return err
-	}
+	r.told(r.report(f, v))
 	if r.at.Bad >= badInARow {
 		return r.diverged(f.at.Step)
 	}
@@ -415,6 +451,15 @@ func (r *run) diverged(step int) error {
 		}
 	}
 	return errors.Join(err, r.save(), r.Store.Wait())
+}
+
+// told takes the error of a report: a full disk must not lose the training. The first is shown at once, and
+// ends the run as its error when all is done and saved.
+func (r *run) told(err error) {
+	if err != nil && r.untold == nil {
+		r.untold = fmt.Errorf("report: %w", err)
+		r.Log.Error("the run goes on, but its report is incomplete", "error", err)
+	}
 }
 
 // report tells the sink of a step, if it is its turn.
@@ -444,10 +489,12 @@ func (r *run) save() error {
 	if r.Store == nil || r.at.Step == r.saved {
 		return nil
 	}
-	if err := r.Store.Wait(); err != nil { // its memory is used again
-		return err
+	err := r.Store.Wait() // its memory is used again
+	if err == nil {
+		r.unsaved = 0
+	} else if r.unsaved++; r.unsaved > 1 {
+		return err // once may be bad luck
 	}
-	var err error
 	if r.copied, err = r.dev.copyTo(r.copied); err != nil {
 		return err
 	}

@@ -198,9 +198,32 @@ var errFull = errors.New("no space left on device")
 
 func (f *failing) Step(report.Step) error { return errFull }
 
-func TestARunEndsWithItsReport(t *testing.T) {
+// TestARunOutlivesItsReport trains to the end and then says what was not written.
+func TestARunOutlivesItsReport(t *testing.T) {
 	j, _ := jobOf(t, backend(t), "", 3)
 	j.Report = &failing{}
-	_, err := Run(t.Context(), j)
+	res, err := Run(t.Context(), j)
 	require.ErrorIs(t, err, errFull)
+	require.Equal(t, 3, res.Step)
+}
+
+// TestAnotherModelIsRefused resumes with a model of the same shapes that computes something else.
+func TestAnotherModelIsRefused(t *testing.T) {
+	be, dir := backend(t), filepath.Join(t.TempDir(), "run")
+	j, _ := jobOf(t, be, dir, 2)
+	_, err := Run(t.Context(), j)
+	require.NoError(t, err)
+	for name, change := range map[string]func(j *Job){
+		"its model has epsilon of the norms 1e-05, this run's has 0.001":                           func(j *Job) { j.Model.NormEps = 1e-3 },
+		"its model has experts a token 2, this run's has 1":                                        func(j *Job) { j.Model.TopK = 1 },
+		"8 samples were seen in steps of 4, and 10 more steps take 40 each: the training data has": func(j *Job) { j.Global, j.Steps = 40, 12 },
+	} {
+		require.NoError(t, j.Store.Close())
+		next, h := jobOf(t, be, dir, 4)
+		change(&next)
+		_, err := Run(t.Context(), next)
+		require.ErrorContains(t, err, name)
+		require.Empty(t, h.steps)
+		j = next
+	}
 }

@@ -122,9 +122,8 @@ func newDevice(be *lower.Backend, m model, readers map[string]Reader, frozen Rea
 }
 
 func (d *device) free() {
-	for _, b := range append(d.state, d.frozen...) {
-		b.Finalize()
-	}
+	free(d.state)
+	free(d.frozen)
 	d.state, d.frozen = nil, nil
 }
 

@@ -90,8 +90,11 @@ func text(ids []int32, s int) (b data.Batch) {
 
 // step runs one update and returns the metrics.
 func (x *bench) step(t testing.TB, b data.Batch, lr float64) []float32 {
-	inputs, err := x.run.upload(b, lr)
+	inputs, err := x.run.upload(b, x.m.Microbatches(), x.m.Micro)
 	require.NoError(t, err)
+	rate, err := x.run.Backend.Upload(shapes.Make(dtypes.Float32), []float32{float32(lr)})
+	require.NoError(t, err)
+	inputs = append(inputs, rate)
 	outs, err := x.p.Run(append(append(append([]*lower.Buffer{}, x.dev.state...), x.dev.frozen...), inputs...)...)
 	require.NoError(t, err)
 	copy(x.dev.state, outs[1:])

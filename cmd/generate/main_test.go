@@ -103,7 +103,7 @@ func TestBadInput(t *testing.T) {
 		{"heads do not divide", with(`"num_key_value_heads": 2`, `"num_key_value_heads": 3`), nil, 1, "num_attention_heads 8 is not divisible by num_key_value_heads 3"},
 		{"more choices than experts", with(`"num_experts_per_tok": 2`, `"num_experts_per_tok": 9`), nil, 1, "num_experts_per_tok 9 is above num_local_experts 8"},
 		{"a key that changes the model", with(`"hidden_act"`, `"logit_cap": 30, "hidden_act"`), nil, 1, "logit_cap = 30"},
-		{"another width", with(`"hidden_size": 160`, `"hidden_size": 128`), nil, 1, "model.embed_tokens.weight"},
+		{"another width", with(`"hidden_size": 160`, `"hidden_size": 128`), nil, 1, "[2048 160], want [2048 128]"},
 		{"another model", with(`"mixtral"`, `"llama"`), nil, 1, `model_type is "llama"`},
 		{"a window beyond int32", with(`"sliding_window": null`, `"sliding_window": 4294967296`), nil, 1, "sliding_window is 4294967296"},
 		{"a prompt beyond the context", nil, []string{"--prompt", strings.Repeat("word ", 500)}, 1, "want at most 255"},

@@ -178,7 +178,7 @@ func (s *Store) look(step int) entry {
 	return entry{score: x.Score}
 }
 
-// Save writes a checkpoint in the background. It waits for the one before and returns the error of that, if
+// Save writes a checkpoint in the background; a failure is logged at once. It waits for the one before and returns the error of that, if
 // it failed, or of a snapshot that cannot be; then it writes nothing. x.Done is called once in any case.
 func (s *Store) Save(x Snapshot) error {
 	done := sync.OnceFunc(func() {
@@ -207,6 +207,7 @@ func (s *Store) Save(x Snapshot) error {
 		start := time.Now()
 		if err := s.write(x, done); err != nil {
 			s.failed = fmt.Errorf("save step %d: %w", x.Step, err)
+			s.o.Log.Error("a checkpoint could not be written, those before are whole", "step", x.Step, "error", err)
 			return
 		}
 		s.o.Saved(x.Step, time.Since(start), s.path(x.Step))
