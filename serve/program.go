@@ -13,7 +13,14 @@ import (
 
 // compile builds a program once, binds the weights and keeps it. Outputs of build that update parameters
 // in place are named by donate.
-func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (p *lower.Program, err error) {
+func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (*lower.Program, error) {
+	return e.compileWith(name, donate, e.weights, func(g *gx.Graph) []*gx.Node {
+		return build(g, graph.Declare(g, e.cfg, e.layout, e.o.DType))
+	})
+}
+
+// compileWith is compile for a program whose first parameters are bound to buffers.
+func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.Buffer, build func(g *gx.Graph) []*gx.Node) (p *lower.Program, err error) {
 	e.mu.Lock()
 	entry := e.programs[name]
 	if entry == nil {
@@ -35,15 +42,14 @@ func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Gr
 		}
 	}()
 	g := gx.NewGraph(e.be.With(lower.ProgramOptions{Donate: donate}), name)
-	outs := build(g, graph.Declare(g, e.cfg, e.layout, e.o.DType))
-	if err := g.Compile(outs...); err != nil {
+	if err := g.Compile(build(g)...); err != nil {
 		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
 	p, err = lower.ProgramOf(g.Executable())
 	if err != nil {
 		return nil, err
 	}
-	for i, b := range e.weights {
+	for i, b := range bound {
 		if err := p.Bind(i, b); err != nil {
 			return nil, err
 		}

@@ -10,8 +10,11 @@ import (
 // expert load in at most maxColumns, at most maxEvals evaluations. What it holds depends on the steps
 // alone, not on where runs were interrupted.
 type history struct {
-	last    Step // without Load
-	seconds float64
+	last    Step    // without Load, its speed smoothed
+	first   int     // steps that were done before this process
+	seconds float64 // of steps
+	judging float64 // seconds of evaluations
+	speed   speed
 	ce      curve
 	loss    curve
 	aux     curve
@@ -31,10 +34,18 @@ const (
 	maxEvals   = 1000
 )
 
-func (h *history) step(s Step) {
+// start comes after the rows of an earlier run.
+func (h *history) start(first, steps int) { h.first, h.last.Steps, h.save = first, steps, first }
+
+// done is the number of steps that are known to be done.
+func (h *history) done() int { return max(h.first, h.last.Step) }
+
+// step gives the step back as it is shown to a person, with a smoothed speed.
+func (h *history) step(s Step) Step {
 	if s.Step < 1 {
-		return
+		return s
 	}
+	s.TokensPerSecond, s.MFU = h.speed.step(s)
 	h.load.add(s.Step, s.Load)
 	h.ce.add(s.Step, s.CE)
 	h.loss.add(s.Step, s.Loss)
@@ -47,13 +58,18 @@ func (h *history) step(s Step) {
 		h.skip(s.Step)
 	}
 	if !math.IsNaN(s.StepSeconds) {
-		h.seconds += s.StepSeconds * float64(max(1, s.Step-h.last.Step)) // the steps between were not told of
+		before := h.last.Step
+		if before == 0 {
+			before = h.first
+		}
+		h.seconds += s.StepSeconds * float64(max(1, s.Step-before)) // the steps between were not told of
 	}
 	if s.Steps == 0 {
 		s.Steps = h.last.Steps // a row of the file does not say
 	}
-	s.Load = nil
 	h.last = s
+	h.last.Load = nil
+	return s
 }
 
 // skip counts by step, by the first step of a bin once there are many.
@@ -83,7 +99,7 @@ func (h *history) eval(e Eval) {
 	}
 	h.evals = append(h.evals, e)
 	if !math.IsNaN(e.Seconds) {
-		h.seconds += e.Seconds
+		h.judging += e.Seconds
 	}
 	if len(h.evals) > maxEvals {
 		h.thin()

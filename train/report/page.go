@@ -124,7 +124,7 @@ func (p *page) fill(v view, style template.CSS, script template.JS) filled {
 	f := filled{Title: p.title, Running: v.running, Seconds: max(1, int(math.Ceil(p.every.Seconds()))), At: v.at.UnixMilli(), Settings: p.settings,
 		Style: style, Script: script, Data: charts(h)}
 	f.Samples, f.Hidden = samples(h)
-	step, steps := h.last.Step, h.last.Steps
+	step, steps := h.done(), h.last.Steps
 	switch {
 	case steps == 0 && v.running:
 		f.Status = "starting"
@@ -136,12 +136,12 @@ func (p *page) fill(v view, style template.CSS, script template.JS) filled {
 	case step < steps || steps == 0:
 		f.Status = fmt.Sprintf("stopped after step %d of %d", step, steps)
 	default:
-		f.Status = fmt.Sprintf("finished, %d steps", steps)
+		f.Status = fmt.Sprintf("finished, %d steps", step)
 	}
 	if h.save > 0 {
 		f.Status += fmt.Sprintf(", saved at step %d", h.save)
 	}
-	f.Done = strconv.FormatFloat(100*float64(step)/float64(max(steps, 1)), 'f', 2, 64)
+	f.Done = strconv.FormatFloat(100*float64(min(step, steps))/float64(max(steps, 1)), 'f', 2, 64)
 	f.Figures = figures(h)
 	return f
 }
@@ -165,7 +165,7 @@ func figures(h *history) []figure {
 	if s.MFU > 0 {
 		speed.Note = fmt.Sprintf("%.1f%% of the peak (MFU)", 100*s.MFU)
 	}
-	list = append(list, speed, figure{"tokens seen", count(float64(s.Tokens)), fmt.Sprintf("in %s", span(h.seconds))})
+	list = append(list, speed, figure{"tokens seen", count(float64(s.Tokens)), fmt.Sprintf("in %s", span(h.seconds+h.judging))})
 	skipped := figure{Name: "updates skipped", Value: strconv.Itoa(s.Skipped)}
 	if s.Skipped > 0 {
 		skipped.Note = "gradient not finite"

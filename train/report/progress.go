@@ -89,8 +89,9 @@ func (p *progressLine) flush() {
 	p.pending = ""
 }
 
-// say writes whole lines above the line.
+// say writes whole lines above the line. The last step came before them, so its line does too.
 func (p *progressLine) say(text string) {
+	p.flush()
 	if p.shown == "" {
 		io.WriteString(p.to, text)
 		return

@@ -3,7 +3,7 @@
 //
 //	Step, Eval → metrics (JSONL) · events (TensorBoard) · history → page (HTML) · progress line
 //
-// The page's past comes from the file of metrics, so a resumed run's page shows all of the run.
+// The page's past comes from the files of metrics, so a resumed run's page shows all of the run.
 package report
 
 import (
@@ -22,9 +22,9 @@ type Step struct {
 	Z               float64 // the router's z-loss before its coefficient
 	LR, GradNorm    float64 // learning rate; global norm of the gradient before clipping
 	Tokens          int64   // trained on up to now
-	TokensPerSecond float64
-	MFU             float64     // model FLOPs utilisation in [0, 1]; 0 when the peak is unknown
-	StepSeconds     float64     // wall clock
+	TokensPerSecond float64     // tokens of the step over StepSeconds
+	MFU             float64     // model FLOPs utilisation by TokensPerSecond; 0 when the peak is unknown
+	StepSeconds     float64     // wall clock, between the host's readings of this step's numbers and the last one's
 	Skipped         int         // updates skipped up to now because the gradient was not finite
 	Load            [][]float64 // [layer][expert] share of the routed tokens; rows sum to 1
 	Good            bool        // the update was made
@@ -49,9 +49,9 @@ type Sample struct {
 
 // Sink is told what a run does. Errors are those of writing; the loop decides what they mean.
 type Sink interface {
-	// Start comes before all else. Steps up to first were done by an earlier run: what the files say of
-	// later ones is dropped.
-	Start(first int) error
+	// Start comes before all else. Steps up to first, of steps in all, were done by an earlier run: what
+	// the files say of later ones is dropped.
+	Start(first, steps int) error
 	// Step tells of a step. Not all steps need be told of, those that are in their order.
 	Step(Step) error
 	Eval(Eval) error
@@ -65,7 +65,7 @@ type Sink interface {
 type Options struct {
 	Title       string
 	Config      json.RawMessage // an object, the settings shown in the page
-	JSONL       string          // file of metrics, a line a step and a line an evaluation
+	JSONL       string          // file of metrics, a line a step; F.eval.jsonl beside F.jsonl has a line an evaluation
 	TensorBoard string          // folder of event files
 	HTML        string          // file of the page
 	Progress    io.Writer       // of the progress line; writing it never fails a step
@@ -141,15 +141,15 @@ func Open(o Options) (_ *Report, err error) {
 	return r, nil
 }
 
-// Start implements Sink. It fails if the file of metrics holds anything else.
-func (r *Report) Start(first int) error {
+// Start implements Sink. It fails if a file of metrics holds anything else.
+func (r *Report) Start(first, steps int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.saved(first)
 	var errs []error
 	if r.metrics != nil {
 		errs = append(errs, wrap("metrics", r.metrics.start(first, r.history)))
 	}
+	r.history.start(first, steps)
 	if r.events != nil {
 		errs = append(errs, wrap("TensorBoard", r.events.start(first)))
 	}
@@ -160,12 +160,16 @@ func (r *Report) Start(first int) error {
 }
 
 // Step implements Sink. A file that fails does not keep the others from their row.
+//
+// Metrics and events have the step's speed as it was measured, with an MFU of 1 for more than that: the
+// host read the clock late. The line and the page show the speed of the last ten steps.
 func (r *Report) Step(s Step) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
 	r.pace.step(s.Step, s.StepSeconds)
-	r.history.step(s)
+	shown := r.history.step(s)
+	s.MFU = min(s.MFU, 1)
 	var errs []error
 	if r.metrics != nil {
 		errs = append(errs, wrap("metrics", r.metrics.step(s)))
@@ -174,7 +178,7 @@ func (r *Report) Step(s Step) error {
 		errs = append(errs, wrap("TensorBoard", r.events.step(s)))
 	}
 	errs = append(errs, r.refresh(now))
-	r.progress.step(now, s, r.pace.left(s.Steps-s.Step))
+	r.progress.step(now, shown, r.pace.left(s.Steps-s.Step))
 	return errors.Join(errs...)
 }
 
@@ -245,7 +249,7 @@ func (r *Report) refresh(now time.Time) error {
 // view is a copy of all that the page shows.
 func (r *Report) view(running bool) view {
 	v := view{history: r.history.clone(), running: running, at: r.now()}
-	v.left = r.pace.left(v.history.last.Steps - v.history.last.Step)
+	v.left = r.pace.left(v.history.last.Steps - v.history.done())
 	return v
 }
 

@@ -1,0 +1,267 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"mix/graph/token"
+	"mix/serve/infer"
+)
+
+// piece is the next part of one text.
+type piece struct {
+	index  int // of the text
+	text   string
+	calls  string        // of the list of tool calls
+	tokens []tok         // whose text has begun to be given out
+	prompt []infer.Place // of the prompt, in the first piece
+	end    *ending       // in the last piece
+}
+
+// tok is a token of a text.
+type tok struct {
+	id      int32
+	place   *infer.Place
+	experts [][]uint8
+	offset  int // characters of the text before it
+	at      int // bytes of the text before it
+}
+
+// ending says how a text ended.
+type ending struct {
+	finish infer.Finish
+	stop   string // the stop string
+	stopID int32  // the id, -1 for none
+	usage  infer.Usage
+	err    error
+}
+
+// run submits jobs and returns their pieces as they come; the channel is closed after all have ended. The
+// end of ctx ends them. start is when the request came.
+func (s *Server) run(ctx context.Context, start time.Time, jobs []job) (<-chan piece, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	pieces := make(chan piece, len(jobs))
+	var all sync.WaitGroup
+	for i, j := range jobs {
+		if j.grammar != nil {
+			j.Mask = j.grammar()
+		}
+		alone, end := context.WithCancel(ctx)
+		events, err := s.o.Engine.Submit(alone, j.Request)
+		if err != nil {
+			end()
+			cancel()
+			return nil, err
+		}
+		t := &text{index: i, job: j, end: end, events: events, out: pieces, metrics: s.metrics, start: start, stream: s.o.Tokenizer.Stream(),
+			stopper: stopper{stops: j.stops, include: j.includeStop}, calling: j.calling}
+		if j.follows {
+			t.stream = s.o.Tokenizer.StreamAfter(j.Prompt)
+		}
+		all.Go(func() { defer end(); t.run(ctx) })
+	}
+	go func() { all.Wait(); cancel(); close(pieces) }()
+	return pieces, nil
+}
+
+// text is one text in the making.
+type text struct {
+	index   int
+	job     job
+	end     context.CancelFunc // of the engine's work
+	events  <-chan infer.Event
+	out     chan<- piece
+	metrics *Metrics
+	start   time.Time
+	stream  *token.Stream
+	stopper stopper
+	calling bool // the text is a list of tool calls
+
+	generated    int
+	bytes, chars int       // of text made, given out or not
+	given        int       // bytes given out
+	held         []tok     // whose text was not given out
+	begun, last  time.Time // of the first token, and of the latest
+}
+
+func (t *text) run(ctx context.Context) {
+	for e := range t.events {
+		p := t.take(e)
+		p.index = t.index
+		if p.text == "" && p.calls == "" && len(p.tokens) == 0 && len(p.prompt) == 0 && p.end == nil {
+			continue
+		}
+		if p.end != nil {
+			t.metrics.ended(t, p.end)
+		}
+		select {
+		case t.out <- p:
+		case <-ctx.Done():
+			if p.end == nil {
+				t.drain()
+			}
+			return
+		}
+		if p.end != nil {
+			return
+		}
+	}
+}
+
+// drain waits for the end of a text whose receiver is gone, to count it.
+func (t *text) drain() {
+	for e := range t.events {
+		if e.Finish != "" {
+			t.metrics.ended(t, &ending{finish: e.Finish, usage: e.Usage})
+			return
+		}
+	}
+	t.metrics.ended(t, &ending{finish: infer.FinishCancelled})
+}
+
+// take turns an event into a piece.
+func (t *text) take(e infer.Event) piece {
+	p := piece{prompt: e.Prompt}
+	if e.Has {
+		t.metrics.token(t)
+		t.generated++
+		t.last = time.Now()
+		if e.Token == t.job.calls && !t.calling {
+			p.text = t.stopper.flush()
+			t.calling = true
+		} else if stop := t.add(&p, e); stop != "" {
+			t.end()
+			p.end = &ending{finish: infer.FinishStop, stop: stop, stopID: -1, usage: t.usage()}
+			return p
+		}
+	}
+	if e.Finish == "" {
+		return p
+	}
+	p.end = &ending{finish: e.Finish, stopID: e.StopID, usage: e.Usage, err: e.Err}
+	rest := t.stream.Flush()
+	if t.calling {
+		p.calls += rest
+		return p
+	}
+	t.bytes += len(rest)
+	out, stop := t.stopper.push(rest)
+	p.text += out
+	if stop == "" {
+		p.text += t.stopper.flush()
+		p.tokens = append(p.tokens, t.held...)
+	} else {
+		p.end.finish, p.end.stop, p.end.stopID = infer.FinishStop, stop, -1
+		t.release(&p, out)
+	}
+	return p
+}
+
+// add takes a token of the text and returns the stop string that it completed, if any.
+func (t *text) add(p *piece, e infer.Event) (stop string) {
+	t.held = append(t.held, tok{id: e.Token, place: e.Place, experts: e.Experts, offset: t.chars, at: t.bytes})
+	made := t.stream.Push(e.Token)
+	if t.calling {
+		p.calls, p.tokens, t.held = made, t.held, nil
+		return ""
+	}
+	t.bytes += len(made)
+	t.chars += utf8.RuneCountInString(made)
+	out := t.stopper.flush() + made
+	if t.generated >= t.job.Min {
+		out, stop = t.stopper.push(out)
+	}
+	p.text = out
+	t.release(p, out)
+	return stop
+}
+
+// release moves the tokens whose text begins in what is given out to the piece.
+func (t *text) release(p *piece, out string) {
+	t.given += len(out)
+	n := 0
+	for n < len(t.held) && t.held[n].at < t.given {
+		n++
+	}
+	p.tokens = append(p.tokens, t.held[:n]...)
+	t.held = t.held[n:]
+}
+
+// usage waits for the engine's word on a text that was ended from here.
+func (t *text) usage() infer.Usage {
+	u := infer.Usage{Prompt: len(t.job.Prompt), Generated: t.generated}
+	for e := range t.events {
+		if e.Finish != "" {
+			u.Cached = e.Usage.Cached
+		}
+	}
+	return u
+}
+
+// result is a whole text.
+type result struct {
+	text, calls string
+	tokens      []tok
+	prompt      []infer.Place
+	end         ending
+}
+
+func (r *result) add(p piece) {
+	r.text += p.text
+	r.calls += p.calls
+	r.tokens = append(r.tokens, p.tokens...)
+	r.prompt = append(r.prompt, p.prompt...)
+	if p.end != nil {
+		r.end = *p.end
+	}
+}
+
+// collect waits for all texts. Errors are those of the engine and of ctx.
+func collect(ctx context.Context, pieces <-chan piece, n int) ([]result, error) {
+	all := make([]result, n)
+	for open := true; open; {
+		var p piece
+		select {
+		case p, open = <-pieces:
+		case <-ctx.Done(): // the engine may be long at its step
+			return nil, ended(ctx)
+		}
+		if open {
+			all[p.index].add(p)
+		}
+	}
+	for _, r := range all {
+		if err := broken(ctx, &r.end); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// broken is the error of a text that did not end by itself.
+func broken(ctx context.Context, e *ending) error {
+	switch {
+	case e.finish == infer.FinishStop || e.finish == infer.FinishLength:
+		return nil
+	case ctx.Err() != nil:
+		return ended(ctx)
+	case e.err != nil:
+		return e.err
+	}
+	return fmt.Errorf("the engine ended a text with %q", e.finish)
+}
+
+// ended is the error of a context that has ended.
+func ended(ctx context.Context) error {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return fmt.Errorf("the time for one request is over: %w", cause)
+	case errors.Is(cause, infer.ErrDraining):
+		return cause
+	}
+	return errGone
+}

@@ -1,0 +1,212 @@
+package serve
+
+import (
+	"context"
+	"math"
+	"slices"
+	"sync"
+
+	"mix/serve/infer"
+)
+
+// job is a request at work. Its fields belong to the loop while a step runs, and else to the Batcher's lock.
+type job struct {
+	ctx    context.Context
+	r      infer.Request
+	ends   map[int32]bool // ids that end the text
+	events *events
+	stop   func() bool // of the watch on ctx
+	usage  infer.Usage
+	counts map[int32]int // of the tokens generated
+	seen   []uint8       // [V] of tokens in prompt and text, with a repetition penalty
+	prompt []infer.Place
+	scored int // tokens of the prompt that prompt had, up to now
+	model  infer.Model
+}
+
+func newJob(ctx context.Context, r infer.Request, m infer.Model) *job {
+	j := &job{ctx: ctx, r: r, ends: map[int32]bool{}, events: newEvents(ctx), model: m, counts: map[int32]int{}}
+	j.usage.Prompt = len(r.Prompt)
+	for _, id := range r.Stop {
+		j.ends[id] = true
+	}
+	if !r.IgnoreEnd {
+		for _, id := range m.Ends {
+			j.ends[id] = true
+		}
+	}
+	if r.Sampling.Repetition != 1 {
+		j.seen = make([]uint8, m.Vocab)
+		for _, id := range r.Prompt {
+			j.seen[id] = 1
+		}
+	}
+	return j
+}
+
+// ranked tells whether a draw needs more than temperature and min-p.
+func (j *job) ranked() bool {
+	s := j.r.Sampling
+	return s.TopK != 0 || s.TopP != 1 || s.Repetition != 1 || s.Presence != 0 || s.Frequency != 0 || len(s.Bias) > 0 || j.r.Mask != nil || j.early()
+}
+
+// early tells that the text may not end yet.
+func (j *job) early() bool { return j.usage.Generated < j.r.Min }
+
+// added fills what is added to the logits of the next draw, [V], from zeros.
+func (j *job) added(to []float32) {
+	s := j.r.Sampling
+	for id, b := range s.Bias {
+		to[id] += b
+	}
+	if s.Presence != 0 || s.Frequency != 0 {
+		for id, n := range j.counts {
+			to[id] -= s.Presence + s.Frequency*float32(n)
+		}
+	}
+	no := float32(math.Inf(-1))
+	if j.early() {
+		for id := range j.ends {
+			to[id] = no
+		}
+	}
+	if j.r.Mask != nil {
+		bits := make([]uint32, (len(to)+31)/32)
+		j.r.Mask.Allowed(bits)
+		for id := range to {
+			if bits[id/32]>>(id%32)&1 == 0 {
+				to[id] = no
+			}
+		}
+	}
+}
+
+// take takes in a drawn id. It returns the event to send and whether the id ends the text.
+func (j *job) take(id int32, place *infer.Place, experts [][]uint8) (e infer.Event, ends bool, err error) {
+	e = infer.Event{Token: id, Place: place, Experts: experts, Prompt: j.takePrompt(), StopID: -1}
+	if j.ends[id] {
+		e.Finish, e.StopID = infer.FinishStop, id
+		return e, true, nil
+	}
+	e.Has = true
+	j.usage.Generated++
+	j.counts[id]++
+	if j.seen != nil {
+		j.seen[id] = 1
+	}
+	if j.r.Mask != nil {
+		err = j.r.Mask.Accept(id)
+	}
+	return e, false, err
+}
+
+// takePrompt is what is known of the prompt's tokens, once.
+func (j *job) takePrompt() []infer.Place {
+	p := j.prompt
+	j.prompt = nil
+	return p
+}
+
+// placeOf ranks a chosen id among logits [V] and lists the n best.
+func placeOf(logits []float32, id int32, n int) infer.Place {
+	top := math.Inf(-1)
+	for _, x := range logits {
+		top = math.Max(top, float64(x))
+	}
+	sum := 0.0
+	for _, x := range logits {
+		sum += math.Exp(float64(x) - top)
+	}
+	norm := top + math.Log(sum)
+	of := func(id int32) infer.TokenLogProb {
+		return infer.TokenLogProb{ID: id, LogProb: float32(float64(logits[id]) - norm)}
+	}
+	p := infer.Place{Chosen: of(id), Rank: 1}
+	for i, x := range logits {
+		if x > logits[id] || x == logits[id] && int32(i) < id {
+			p.Rank++
+		}
+	}
+	var best []int32 // by falling logit, ties to the lower id
+	for i := range logits {
+		at, _ := slices.BinarySearchFunc(best, int32(i), func(a, b int32) int {
+			switch {
+			case logits[a] > logits[b], logits[a] == logits[b] && a < b:
+				return -1
+			case a == b:
+				return 0
+			}
+			return 1
+		})
+		if at < n {
+			best = slices.Insert(best, at, int32(i))
+			best = best[:min(len(best), n)]
+		}
+	}
+	for _, id := range best {
+		p.Top = append(p.Top, of(id))
+	}
+	return p
+}
+
+// events are a channel without bound: the loop never waits for a reader.
+type events struct {
+	out  chan infer.Event
+	mu   sync.Mutex
+	list []infer.Event
+	more chan struct{} // holds one: list or end has changed
+	end  bool
+}
+
+func newEvents(ctx context.Context) *events {
+	q := &events{out: make(chan infer.Event, 16), more: make(chan struct{}, 1)}
+	go q.pump(ctx)
+	return q
+}
+
+func (q *events) send(e infer.Event) {
+	q.mu.Lock()
+	q.list = append(q.list, e)
+	q.mu.Unlock()
+	q.poke()
+}
+
+// close ends the channel after what was sent.
+func (q *events) close() {
+	q.mu.Lock()
+	q.end = true
+	q.mu.Unlock()
+	q.poke()
+}
+
+func (q *events) poke() {
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+// pump hands events out, until the last or until nobody may be there to take them.
+func (q *events) pump(ctx context.Context) {
+	defer close(q.out)
+	for {
+		q.mu.Lock()
+		list, end := q.list, q.end
+		q.list = nil
+		q.mu.Unlock()
+		for _, e := range list {
+			select {
+			case q.out <- e:
+			case <-ctx.Done():
+				select { // there is room, or a reader, or it is lost
+				case q.out <- e:
+				default:
+				}
+			}
+		}
+		if end {
+			return
+		}
+		<-q.more
+	}
+}
