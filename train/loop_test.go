@@ -28,7 +28,7 @@ type heard struct {
 	after func(step int) // called with every step
 }
 
-func (h *heard) Start(first int) error { h.first = first; return nil }
+func (h *heard) Start(first, _ int) error { h.first = first; return nil }
 func (h *heard) Step(s report.Step) error {
 	h.steps = append(h.steps, s)
 	if h.after != nil {

@@ -173,7 +173,7 @@ func (c *command) BeforeResolve(k *kong.Context) error {
 	if path, given := text["config"]; given {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			return err
+			return fmt.Errorf("--config %s: %w", path, reason(err))
 		}
 		file, err := readLayer(path, b)
 		if err == nil {
@@ -203,10 +203,10 @@ func (c *command) BeforeResolve(k *kong.Context) error {
 // setting is a flag with its value.
 type setting struct {
 	group, name string
-	value       *yaml.Node
+	value       *yaml.Node // nil for one that nobody set
 }
 
-// settings are the values of all flags. Text, lists and switches that nobody set are left out.
+// settings are all flags with their values. Text, lists and switches that nobody set have none.
 func settings(k *kong.Context, preset layer) (all []setting) {
 	for _, f := range k.Model.Flags {
 		if outsideFiles(f) || f.Group == nil || f.Group.Key == fixedGroup {
@@ -214,18 +214,23 @@ func settings(k *kong.Context, preset layer) (all []setting) {
 		}
 		value := node(f.Target)
 		if value == nil || f.Target.IsZero() && value.Tag != "!!int" && preset.values[f.Name] == nil && !f.HasDefault {
-			continue
+			value = nil
 		}
 		all = append(all, setting{f.Group.Key, f.Name, value})
 	}
 	return all
 }
 
+// set are the settings that have a value.
+func set(all []setting) []setting {
+	return slices.DeleteFunc(slices.Clone(all), func(s setting) bool { return s.value == nil })
+}
+
 // printConfig writes settings as YAML.
 func printConfig(w io.Writer, all []setting) error {
 	top := &yaml.Node{Kind: yaml.MappingNode}
 	group := ""
-	for _, s := range all {
+	for _, s := range set(all) {
 		key := &yaml.Node{Kind: yaml.ScalarNode, Value: s.name}
 		if s.group != group {
 			group = s.group
@@ -241,7 +246,7 @@ func printConfig(w io.Writer, all []setting) error {
 // settingsJSON is settings as a JSON object, in their order.
 func settingsJSON(all []setting) (json.RawMessage, error) {
 	var b bytes.Buffer
-	for i, s := range all {
+	for i, s := range set(all) {
 		var v any
 		if err := s.value.Decode(&v); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)

@@ -51,9 +51,12 @@ func TestTrainsGoesOnAndExports(t *testing.T) {
 	require.Equal(t, filepath.Join(save, "step-00000004"), r.Checkpoint)
 	require.NotNil(t, r.Loss)
 	require.NotNil(t, r.EvalLoss)
+	require.NotContains(t, errs, "other settings")
 
-	code, out, errs = output(t, append(args, "--train-iters", "6", "--export", export)...)
+	code, out, errs = output(t, append(args, "--train-iters", "6", "--lr", "1e-3", "--export", export)...)
 	require.Zero(t, code, errs)
+	require.Contains(t, errs, "other settings than the run had up to now: train-iters 6, was 4; lr 0.001, was 0.002\n")
+	require.Contains(t, kept(t, save), "\nlr: 0.001\n")
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
 	require.Equal(t, 6, r.Step)
 	require.Equal(t, []int{1, 2, 3, 4, 5, 6}, steps(t, filepath.Join(save, "metrics.jsonl")))
@@ -70,6 +73,20 @@ func TestTrainsGoesOnAndExports(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Equal(t, "train: --export "+export+": there are files in it, want an empty folder or none\n", errs)
 	require.Len(t, steps(t, filepath.Join(save, "metrics.jsonl")), 6, "refused before the training")
+
+	code, out, errs = output(t, append(args, "--train-iters", "5")...)
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "the run is already at step 6, --train-iters is 5: nothing was trained\n")
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.Equal(t, 6, r.Step)
+	require.Contains(t, kept(t, save), "\ntrain-iters: 6\n", "what the checkpoints were made with")
+}
+
+// kept is the file of settings in a run's folder.
+func kept(t *testing.T, save string) string {
+	text, err := os.ReadFile(filepath.Join(save, settingsFile))
+	require.NoError(t, err)
+	return string(text)
 }
 
 // TestAdapters: trained beside a frozen model, they leave a PEFT folder and, merged, a model of its own.
@@ -79,12 +96,19 @@ func TestAdapters(t *testing.T) {
 	}
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	code, _, errs := output(t, tiny(t, "--save", at("base"), "--eval-interval", "0", "--train-iters", "2")...)
+	metrics := write(t, dir, "metrics.jsonl", `{"step":1,"loss":9}`+"\n"+`{"step":2,"loss":8}`+"\n"+`{"step":3,"loss":7}`+"\n")
+	code, _, errs := output(t, tiny(t, "--save", at("base"), "--eval-interval", "0", "--train-iters", "2", "--metrics", metrics)...)
 	require.Zero(t, code, errs)
+	require.Contains(t, errs, metrics+" has rows of an earlier run: they are replaced\n")
+	require.Equal(t, []int{1, 2}, steps(t, metrics))
 	args := []string{"--init", at("base/step-00000002"), "--data", "embedded:chat", "--seq-length", "64", "--lora-rank", "2", "--eval-interval", "2", "--eval-iters", "1",
 		"--save", at("run"), "--json"}
 	code, _, errs = output(t, append(args, "--train-iters", "2")...)
 	require.Zero(t, code, errs)
+	require.NotContains(t, errs, "earlier run")
+	code, _, errs = output(t, "--init", at("run/step-00000002"))
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "it holds adapters")
 	code, out, errs := output(t, append(args, "--train-iters", "4", "--export", at("merged"), "--export-dtype", "f32", "--export-adapters", at("adapters"))...)
 	require.Zero(t, code, errs)
 	var r result
@@ -122,6 +146,18 @@ func steps(t *testing.T, path string) (all []int) {
 		}
 	}
 	return all
+}
+
+// TestADeviceThatIsNotThereIsRefusedFirst: nothing is made for a run that cannot be.
+func TestADeviceThatIsNotThereIsRefusedFirst(t *testing.T) {
+	dir := t.TempDir()
+	save, cache := filepath.Join(dir, "run"), filepath.Join(dir, "data")
+	t.Setenv("MIX_FAKE_DEVICES", "none") // what Open reads before it looks for a plugin
+	code, _, err := output(t, "--save", save, "--data-cache-path", cache)
+	require.Equal(t, 1, code)
+	require.Contains(t, err, "MIX_FAKE_DEVICES")
+	require.NoDirExists(t, save)
+	require.NoDirExists(t, cache)
 }
 
 func TestASaveFolderThatCannotBeWrittenIsRefusedFirst(t *testing.T) {

@@ -3,15 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"mix/graph"
 	"mix/graph/token"
 	"mix/internal/cli"
 	"mix/internal/demo"
+	"mix/train"
 )
 
 // padding is what Megatron-LM rounds a vocabulary up to.
@@ -44,16 +45,56 @@ func (c *command) startFrom() (string, error) {
 
 // newest is the last checkpoint in a run's folder: each is a Hugging Face folder.
 func newest(dir string) (string, error) {
-	steps, err := filepath.Glob(filepath.Join(dir, "step-*", "config.json"))
-	if err != nil || len(steps) == 0 {
-		return "", fmt.Errorf("--load %s: no config.json and no step-… folder with one", dir)
+	steps := slices.DeleteFunc(checkpoints(dir), func(step string) bool { return !exists(step, "config.json") })
+	if len(steps) == 0 {
+		return "", fmt.Errorf("%w: --load %s: no config.json and no step-… folder with one", cli.ErrUsage, dir)
 	}
-	return filepath.Dir(steps[len(steps)-1]), nil // numbers are padded, Glob sorts
+	return steps[len(steps)-1], nil
+}
+
+// checkpoints lists the folders of a run's checkpoints, the newest last.
+func checkpoints(dir string) (all []string) {
+	list, _ := os.ReadDir(dir) // sorted, and numbers are padded; what cannot be read has none
+	for _, f := range list {
+		if f.IsDir() && strings.HasPrefix(f.Name(), "step-") {
+			all = append(all, filepath.Join(dir, f.Name()))
+		}
+	}
+	return all
+}
+
+// weightsFlag is the flag that names the folder of the first weights.
+func (c *command) weightsFlag() string {
+	if c.Init != "" {
+		return "--init"
+	}
+	return "--load"
+}
+
+// checkStart refuses a folder of first weights that is none.
+func (c *command) checkStart(from string) error {
+	if from == "" {
+		return nil
+	}
+	info, err := os.Stat(from)
+	switch {
+	case err != nil:
+		err = reason(err)
+	case !info.IsDir():
+		err = errors.New("want a folder")
+	case exists(from, train.AdapterFolder):
+		err = fmt.Errorf("it holds adapters, in %s, want a model: the one that they were trained beside, or what --export wrote", train.AdapterFolder)
+	case !exists(from, "config.json"):
+		err = errors.New("no config.json in it, want a Hugging Face folder")
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s %s: %w", cli.ErrUsage, c.weightsFlag(), from, err)
 }
 
 func exists(dir, file string) bool {
 	_, err := os.Stat(filepath.Join(dir, file))
-	return !errors.Is(err, fs.ErrNotExist)
+	return err == nil
 }
 
 // model is the sizes, and the tokenizer if there is one, of the flags; from is the folder of the first
@@ -65,7 +106,9 @@ func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
 	}
 	var m graph.Config
 	if from != "" {
-		m, err = graph.LoadConfig(from)
+		if m, err = graph.LoadConfig(from); err != nil {
+			err = fmt.Errorf("%s: %w", c.weightsFlag(), err)
+		}
 	} else {
 		m, err = sizes(c.preset.name)
 	}
@@ -85,7 +128,11 @@ func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
 		}
 	}
 	if t != nil && t.VocabSize() > m.Vocab {
-		return m, nil, fmt.Errorf("%w: the tokenizer has %d ids, the model's vocabulary %d: want at most as many", cli.ErrUsage, t.VocabSize(), m.Vocab)
+		whose := "--tokenizer " + c.Tokenizer
+		if c.Tokenizer == "" {
+			whose = c.weightsFlag() + " " + from
+		}
+		return m, nil, fmt.Errorf("%w: %s: the tokenizer has %d ids, the model's vocabulary (--vocab-size) %d: want at most as many", cli.ErrUsage, whose, t.VocabSize(), m.Vocab)
 	}
 	if c.UntieEmbeddings && m.TieEmbedding {
 		return m, nil, fmt.Errorf("%w: --untie-embeddings-and-output-weights, but %s ties them", cli.ErrUsage, from)
@@ -94,7 +141,7 @@ func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
 		m.AuxCoef = *c.MoEAuxLossCoeff
 	}
 	if err := m.Validate(); err != nil {
-		return m, nil, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+		return m, nil, sizesUsage(err)
 	}
 	c.VocabSize, c.MoEAuxLossCoeff = &m.Vocab, &m.AuxCoef
 	return m, t, nil
@@ -106,7 +153,7 @@ func (c *command) resize(m *graph.Config, from string) error {
 	if from == "" && c.KVChannels == nil && (c.HiddenSize != nil || c.NumAttentionHeads != nil) {
 		width, heads := or(c.HiddenSize, m.Width), or(c.NumAttentionHeads, m.Heads)
 		if heads < 1 || width%heads != 0 {
-			return fmt.Errorf("%w: hidden-size %d is not divisible by num-attention-heads %d: want --kv-channels, the width of a head", cli.ErrUsage, width, heads)
+			return fmt.Errorf("%w: --hidden-size %d is not divisible by --num-attention-heads %d: want --kv-channels, the width of a head", cli.ErrUsage, width, heads)
 		}
 		w := width / heads
 		c.KVChannels = &w
@@ -154,12 +201,14 @@ func (c *command) tokenizer(from string) (*token.Tokenizer, error) {
 	if c.Tokenizer != "" && c.TokenizerModel != "" && c.Tokenizer != c.TokenizerModel {
 		return nil, fmt.Errorf("%w: --tokenizer %s and --tokenizer-model %s, want one", cli.ErrUsage, c.Tokenizer, c.TokenizerModel)
 	}
-	if c.Tokenizer == "" {
+	flag := "--tokenizer"
+	if c.Tokenizer == "" && c.TokenizerModel != "" {
+		flag = "--tokenizer-model"
 		c.Tokenizer, c.TokenizerModel = c.TokenizerModel, ""
 	}
 	switch {
 	case c.Tokenizer != "":
-		return readTokenizer(c.Tokenizer)
+		return readTokenizer(flag, c.Tokenizer)
 	case from != "":
 		if exists(from, "tokenizer.model") || exists(from, "tokenizer.json") {
 			return token.Load(from)
@@ -174,26 +223,28 @@ func (c *command) tokenizer(from string) (*token.Tokenizer, error) {
 	return nil, nil
 }
 
-// readTokenizer reads a tokenizer from a file or a folder.
-func readTokenizer(path string) (*token.Tokenizer, error) {
+// readTokenizer reads a tokenizer from a file or a folder that a flag names.
+func readTokenizer(flag, path string) (t *token.Tokenizer, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %s %s: %w", cli.ErrUsage, flag, path, reason(err))
 	}
 	if info.IsDir() {
-		return token.Load(path)
+		if t, err = token.Load(path); err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, err)
+		}
+		return t, nil
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %s %s: %w", cli.ErrUsage, flag, path, reason(err))
 	}
 	parse := token.FromModel
 	if strings.EqualFold(filepath.Ext(path), ".json") {
 		parse = token.FromJSON
 	}
-	t, err := parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if t, err = parse(b); err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, path, err)
 	}
 	return t, nil
 }

@@ -29,12 +29,14 @@ type session struct {
 	store   *store.Store // nil saves nothing
 	saved   string       // the last checkpoint's folder
 	closers []func() error
+
+	settings []byte // to be written with the first checkpoint, nil for none
 }
 
 // Write sends messages to where they are shown now.
 func (s *session) Write(b []byte) (int, error) { return s.out.Write(b) }
 
-// train opens everything, the save folder first, and trains.
+// train opens everything and trains: the device first, which makes no files, then the save folder.
 func (c *command) train(ctx context.Context, p plan, shown []setting, streams *cli.IO) (err error) {
 	s := &session{c: c, p: p, out: streams.Err}
 	s.log = slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
@@ -52,8 +54,9 @@ func (c *command) train(ctx context.Context, p plan, shown []setting, streams *c
 			err = interrupted(ctx)
 		}
 	}()
-	for _, open := range []func() error{s.openStore, s.checkExport, func() error { return s.openReport(shown, streams) },
-		func() error { return s.openData(ctx, streams) }, s.openWeights, func() error { return s.openDevice(ctx) }} {
+	for _, open := range []func() error{func() error { return s.openDevice(ctx) }, s.openStore, s.checkExport,
+		func() error { return s.openReport(shown, streams) }, func() error { return s.openData(ctx, streams) }, s.openWeights,
+		func() error { return s.keepSettings(shown) }, s.measure} {
 		if err := open(); err != nil {
 			return err
 		}
@@ -65,6 +68,9 @@ func (c *command) train(ctx context.Context, p plan, shown []setting, streams *c
 	if res.Interrupted {
 		fmt.Fprintf(s, "interrupted after step %d of %d%s\n", res.Step, s.p.Steps, s.resumeHint())
 		return interrupted(ctx)
+	}
+	if res.Step > s.p.Steps {
+		fmt.Fprintf(s, "the run is already at step %d, --train-iters is %d: nothing was trained\n", res.Step, s.p.Steps)
 	}
 	if err := s.export(); err != nil {
 		return err
@@ -91,6 +97,7 @@ func (s *session) openStore() error {
 	s.store, err = store.Open(s.c.Save, store.Options{KeepLast: s.c.KeepLast, KeepBest: s.c.KeepBest, Params: graph.Params(s.p.Model), Files: files, Log: s.log,
 		Saved: func(step int, took time.Duration, dir string) {
 			s.saved = dir
+			s.settingsSaved()
 			s.job.Report.Saved(step, took.Seconds(), dir)
 		}})
 	if err != nil {
@@ -108,6 +115,9 @@ func (s *session) openReport(shown []setting, streams *cli.IO) error {
 				return err
 			}
 		}
+	}
+	if info, err := os.Stat(s.c.Metrics); err == nil && info.Size() > 0 && !s.goesOn() {
+		fmt.Fprintf(s, "%s has rows of an earlier run: they are replaced\n", s.c.Metrics)
 	}
 	config, err := settingsJSON(shown)
 	if err != nil {
@@ -183,7 +193,12 @@ func (s *session) openDevice(ctx context.Context) error {
 	}
 	s.job.Backend = be
 	s.closers = append(s.closers, func() error { be.Finalize(); return nil })
-	if s.job.Peak, err = train.Peak(be, s.p.DType); err != nil {
+	return nil
+}
+
+// measure finds what the device can do at most, the last thing before programs are compiled.
+func (s *session) measure() (err error) {
+	if s.job.Peak, err = train.Peak(s.job.Backend, s.p.DType); err != nil {
 		return err
 	}
 	fmt.Fprintln(s, "compiling")

@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gomlx/compute/dtypes"
 
+	"mix/graph"
 	"mix/graph/token"
-	"mix/internal/cli"
 	"mix/train"
 	"mix/train/data"
 	"mix/train/lora"
@@ -38,9 +39,12 @@ func (c *command) plan() (p plan, err error) {
 		return p, err
 	}
 	if _, err := c.Device.Platform(); err != nil {
-		return p, err
+		return p, usage(err)
 	}
 	if p.from, err = c.startFrom(); err != nil {
+		return p, err
+	}
+	if err := c.checkStart(p.from); err != nil {
 		return p, err
 	}
 	if p.Model, p.tokenizer, err = c.model(p.from); err != nil {
@@ -48,11 +52,11 @@ func (c *command) plan() (p plan, err error) {
 	}
 	for _, step := range []func(*plan) error{c.arithmetic, c.losses, c.amounts, c.schedule, c.recompute, c.lora, c.outputs, c.source} {
 		if err := step(&p); err != nil {
-			return p, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+			return p, usage(err)
 		}
 	}
 	if err := p.Options.Validate(); err != nil {
-		return p, fmt.Errorf("%w: %w", cli.ErrUsage, err)
+		return p, usage(err)
 	}
 	return p, nil
 }
@@ -139,6 +143,10 @@ func (c *command) amounts(p *plan) error {
 	if p.EvalEvery == 0 {
 		p.EvalBatches = 0
 	}
+	c.SamplePrompt = slices.DeleteFunc(c.SamplePrompt, func(text string) bool { return text == "" })
+	if len(c.SamplePrompt) == 0 || p.tokenizer == nil && !c.given.says("sample-prompt") {
+		c.SamplePrompt = nil // a preset's are for where they can be read
+	}
 	p.Seed, p.Prompts, p.SampleTokens = c.Seed, c.SamplePrompt, c.SampleTokens
 	if len(p.Prompts) > 0 && p.tokenizer == nil {
 		return fmt.Errorf("--sample-prompt needs a tokenizer: want --tokenizer")
@@ -217,7 +225,27 @@ func (c *command) lora(p *plan) error {
 	}
 	c.LoRAAlpha, c.LoRATargets = &o.Alpha, o.Targets
 	p.LoRA, p.Int8 = &o, c.QLoRA == "int8"
-	return o.Validate()
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	return rankFits(o, p.Model)
+}
+
+// rankFits refuses a rank that no update of a targeted matrix can have. The router is as narrow as there
+// are experts and is passed over: all-linear means it too.
+func rankFits(o lora.Options, m graph.Config) error {
+	heads, groups := m.Heads*m.HeadDim, m.KVHeads*m.HeadDim
+	for _, x := range []struct {
+		name, path string
+		rows, cols int
+	}{{"k_proj", "layers/attn/key", groups, m.Width}, {"v_proj", "layers/attn/value", groups, m.Width},
+		{"q_proj", "layers/attn/query", heads, m.Width}, {"o_proj", "layers/attn/out", m.Width, heads},
+		{"w1", "layers/moe/gate", m.Hidden, m.Width}, {"w3", "layers/moe/up", m.Hidden, m.Width}, {"w2", "layers/moe/down", m.Width, m.Hidden}} {
+		if side := min(x.rows, x.cols); o.Adapts(x.path) && o.Rank > side {
+			return fmt.Errorf("--lora-rank %d is above %d, the smaller side of %s, %d × %d", o.Rank, side, x.name, x.rows, x.cols)
+		}
+	}
+	return nil
 }
 
 // outputs derives the files of a run from its folder.

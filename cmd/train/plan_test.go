@@ -60,6 +60,9 @@ func TestFlagsBecomeOptions(t *testing.T) {
 		{"datasets of each part", "--train-data-path a --valid-data-path b", "data.SplitPaths [[a] [b] []], data.Split "},
 		{"documents apart", "--pack --reset-position-ids --reset-attention-mask --eod-mask-loss", "data.Pack true, data.ResetPositions true, data.ResetAttention true, data.MaskEOD true"},
 		{"seeds", "--seed 7", "Seed 7, data.Seed 7"},
+		{"a preset's prompts need a tokenizer", "--mock-data --vocab-size 512", "Prompts [], Model.Vocab 512"},
+		{"no prompts", "--sample-prompt=", "Prompts []"},
+		{"a rank as large as the smallest matrix", "--lora-rank 64 --lora-targets all-linear --init " + dir, "LoRA &{64 128 [all-linear] 1234 false}"},
 		{"prompts", "--sample-prompt one --sample-prompt a,b --sample-tokens 5", "Prompts [one a,b], SampleTokens 5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,6 +92,8 @@ func TestWhatIsRefused(t *testing.T) {
 	dir, big := demoFolder(t), bigTokenizer(t, 2100)
 	megatron := t.TempDir()
 	write(t, megatron, "latest_checkpointed_iteration.txt", "1")
+	adapters := demoFolder(t)
+	write(t, adapters, "adapter/adapter_config.json", "{}")
 	for _, tt := range []struct {
 		name string
 		args string
@@ -105,36 +110,62 @@ func TestWhatIsRefused(t *testing.T) {
 		{"Weights & Biases", "--wandb-project x", "usage: --wandb-project: nothing is sent over the network: --metrics writes the same rows"},
 		{"a preset that is not there", "--preset mixtral", `--preset is "mixtral", want demo, mixtral-8x7b, mixtral-8x22b, finetune or finetune-lora`},
 		{"a preset without sizes", "--preset finetune", "usage: --preset finetune has no sizes: it needs --init"},
-		{"a device", "--device tpu", `usage: device "tpu", want cpu, cuda or cuda:n`},
+		{"a device", "--device tpu", `usage: --device: device "tpu", want cpu, cuda or cuda:n`},
 		{"batches", "--global-batch-size 10 --micro-batch-size 4", "usage: --global-batch-size 10 is not a multiple of --micro-batch-size 4"},
 		{"no steps", "--train-iters 0", "usage: --train-iters is 0, want at least 1"},
 		{"too long", "--seq-length 512", "usage: --seq-length 512 is above the model's longest, 256: see --max-position-embeddings"},
-		{"heads that do not fit", "--num-attention-heads 7", "usage: hidden-size 160 is not divisible by num-attention-heads 7: want --kv-channels, the width of a head"},
-		{"groups that do not fit", "--num-query-groups 3", "usage: config: num_attention_heads 8 is not divisible by num_key_value_heads 3"},
-		{"more choices than experts", "--moe-router-topk 9", "usage: config: num_experts_per_tok 9 is above num_local_experts 8"},
+		{"heads that do not fit", "--num-attention-heads 7", "usage: --hidden-size 160 is not divisible by --num-attention-heads 7: want --kv-channels, the width of a head"},
+		{"groups that do not fit", "--num-query-groups 3", "usage: --num-attention-heads 8 is not divisible by --num-query-groups 3"},
+		{"more choices than experts", "--moe-router-topk 9", "usage: --moe-router-topk 9 is above --num-experts 8"},
+		{"no experts", "--num-experts 0", "usage: --num-experts is 0, want 1 to 4096"},
+		{"an epsilon of the norms", "--norm-epsilon 0", "usage: --norm-epsilon is 0, want a number between 0 and 1"},
+		{"a vocabulary without its own special tokens", "--mock-data --vocab-size 2", "usage: --vocab-size: eos_token_id is [2], want ids of 0 to 1"},
+		{"a balance that is no number", "--moe-aux-loss-coeff NaN", "usage: --moe-aux-loss-coeff is NaN, want at least 0"},
+		{"weights that are not there", "--init nowhere", "usage: --init nowhere: no such file or directory"},
+		{"weights that are no folder", "--load " + big + " --no-load-optim", "usage: --load " + big + ": no config.json and no step-… folder with one"},
+		{"weights of nothing", "--init .", "usage: --init .: no config.json in it, want a Hugging Face folder"},
+		{"weights that are a file", "--init " + big, "usage: --init " + big + ": want a folder"},
+		{"weights that are adapters", "--init " + adapters, "usage: --init " + adapters + ": it holds adapters, in adapter, want a model: the one that they were trained beside, or what --export wrote"},
+		{"a tokenizer that is not there", "--tokenizer nowhere", "usage: --tokenizer nowhere: no such file or directory"},
+		{"one by Megatron's name", "--tokenizer-model nowhere", "usage: --tokenizer-model nowhere: no such file or directory"},
+		{"a file that is not there", "--config nowhere", "--config nowhere: no such file or directory"},
+		{"a value that is missing", "--train-iters 10 --save", "--save: expected a value but the line ends"},
+		{"a mesh", "--mesh data=2", `usage: --mesh: mesh "data=2": axis data of 2 devices, want 1: programs run on one device`},
+		{"no mesh", "--mesh data", `usage: --mesh: mesh "data": "data", want axis=size`},
+		{"a rank above a matrix", "--lora-rank 65 --init " + dir, "usage: --lora-rank 65 is above 64, the smaller side of k_proj, 64 × 160"},
+		{"a rank above an expert's matrix", "--lora-rank 161 --lora-targets w1,w2,w3 --init " + dir, "usage: --lora-rank 161 is above 160, the smaller side of w1, 320 × 160"},
+		{"a rank above all", "--lora-rank 5000 --init " + dir, "usage: --lora-rank: rank is 5000, want 1 to 4096"},
+		{"an alpha", "--lora-rank 4 --lora-alpha 0 --init " + dir, "usage: --lora-alpha: alpha is 0, want a positive number"},
 		{"other sizes than the checkpoint's", "--num-layers 32 --init " + dir, "usage: --num-layers is 32, but " + dir + " has 4"},
 		{"another base than the checkpoint's", "--rotary-base 1e6 --init " + dir, "usage: --rotary-base is 1e+06, but " + dir + " has 10000"},
-		{"a tokenizer too large", "--init " + dir + " --tokenizer " + big, "usage: the tokenizer has 2100 ids, the model's vocabulary 2048: want at most as many"},
+		{"a tokenizer too large", "--init " + dir + " --tokenizer " + big, "usage: --tokenizer " + big + ": the tokenizer has 2100 ids, the model's vocabulary (--vocab-size) 2048: want at most as many"},
 		{"two tokenizers", "--tokenizer a --tokenizer-model b", "usage: --tokenizer a and --tokenizer-model b, want one"},
 		{"two dtypes", "--bf16 --dtype f32", "usage: --bf16 and --dtype f32, want one"},
 		{"a dtype", "--dtype f64", `usage: --dtype is "f64", want f32 or bf16`},
 		{"warmup twice", "--lr-warmup-iters 5 --lr-warmup-fraction 0.1", "usage: --lr-warmup-iters 5 and --lr-warmup-fraction 0.1, want one"},
 		{"warmup of more than all", "--lr-warmup-fraction 2", "usage: --lr-warmup-fraction is 2, want 0 to 1"},
-		{"warmup after the decay", "--train-iters 10 --lr-warmup-iters 10", "usage: decay ends at step 10, want after the 10 of warmup"},
-		{"a rate below the last", "--lr 1e-5", "usage: least learning rate is 2e-05, want 0 to 1e-05"},
-		{"a rate that is no number", "--lr NaN", "usage: learning rate is NaN, want a positive number"},
-		{"a style", "--lr-decay-style inverse-square-root", `usage: decay is "inverse-square-root", want constant, linear, cosine or wsd`},
+		{"warmup after the decay", "--train-iters 10 --lr-warmup-iters 10", "usage: --lr-decay-iters, --lr-warmup-iters: decay ends at step 10, want after the 10 of warmup"},
+		{"a rate below the last", "--lr 1e-5", "usage: --min-lr: least learning rate is 2e-05, want 0 to 1e-05"},
+		{"a rate that is no number", "--lr NaN", "usage: --lr: learning rate is NaN, want a positive number"},
+		{"a style", "--lr-decay-style inverse-square-root", `usage: --lr-decay-style: decay is "inverse-square-root", want constant, linear, cosine or wsd`},
 		{"WSD's steps without it", "--lr-wsd-decay-iters 5", "usage: --lr-wsd-decay-iters 5, but --lr-decay-style is cosine"},
-		{"betas", "--adam-beta1 1", "usage: betas are 1 and 0.999, want at least 0 and below 1"},
+		{"betas", "--adam-beta1 1", "usage: --adam-beta1, --adam-beta2: betas are 1 and 0.999, want at least 0 and below 1"},
+		{"an epsilon", "--adam-eps 0", "usage: --adam-eps: epsilon is 0, want a positive number"},
+		{"a decay of weights", "--weight-decay -1", "usage: --weight-decay: weight decay is -1, want at least 0"},
+		{"a largest gradient", "--clip-grad -1", "usage: --clip-grad: largest gradient norm is -1, want at least 0"},
+		{"a z-loss", "--moe-z-loss-coeff -1", "usage: --moe-z-loss-coeff: weight of the z-loss is -1, want at least 0"},
+		{"a recomputation", "--recompute-granularity some", `usage: --recompute-granularity: recomputation is "some", want none, selective or full`},
+		{"a warmup", "--lr-warmup-iters -1", "usage: --lr-warmup-iters: warmup is -1 steps, want at least 0"},
+		{"no steps of WSD", "--lr-decay-style WSD", "usage: --lr-wsd-decay-iters: decay takes 0 steps, want 1 to 990"},
 		{"a way to balance", "--moe-router-load-balancing-type sinkhorn", `usage: --moe-router-load-balancing-type is "sinkhorn", want aux_loss or none`},
-		{"a formula", "--moe-aux-loss-type x", `usage: load-balancing loss is "x", want hf or megatron`},
+		{"a formula", "--moe-aux-loss-type x", `usage: --moe-aux-loss-type: load-balancing loss is "x", want hf or megatron`},
 		{"recomputation in blocks", "--recompute-granularity full --recompute-method block", `usage: --recompute-method is "block", want uniform: every layer is recomputed`},
 		{"recomputation of several layers", "--recompute-granularity full --recompute-num-layers 4", "usage: --recompute-num-layers is 4, want 1: every layer is recomputed from its own input"},
 		{"a method of no recomputation", "--recompute-method uniform", "usage: --recompute-method uniform, but --recompute-granularity is none, not full"},
 		{"evaluations of nothing", "--eval-iters 0", "usage: --eval-iters is 0, want at least 1, or --eval-interval 0 for no evaluation"},
 		{"adapters for nothing", "--lora-rank 8", "usage: --lora-rank 8 without --init: adapters need a trained model"},
 		{"targets without a rank", "--lora-targets q_proj", "usage: --lora-alpha, --lora-targets and --qlora need --lora-rank"},
-		{"a target that is not there", "--lora-rank 8 --lora-targets q --init " + dir, `usage: lora: unknown target "q", want some of q_proj k_proj v_proj o_proj gate w1 w3 w2, or all-linear`},
+		{"a target that is not there", "--lora-rank 8 --lora-targets q --init " + dir, `usage: --lora-targets: unknown target "q", want some of q_proj k_proj v_proj o_proj gate w1 w3 w2, or all-linear`},
 		{"a quantization", "--lora-rank 8 --qlora nf4 --init " + dir, `usage: --qlora is "nf4", want int8`},
 		{"two kinds of data", "--mock-data --data x", "usage: --data and --mock-data, want one of them"},
 		{"validation alone", "--valid-data-path x", "usage: --valid-data-path without --train-data-path"},
@@ -162,6 +193,7 @@ func TestWhatIsRefused(t *testing.T) {
 			require.Equal(t, "train: "+tt.want+"\n", err)
 			require.Empty(t, out)
 			require.Equal(t, 2, code)
+			require.Contains(t, err, "--", "names its flag")
 		})
 	}
 }

@@ -15,12 +15,12 @@ type interruption struct{ os.Signal }
 
 func (i interruption) Error() string { return fmt.Sprintf("signal: %s", i.Signal) }
 
-// twice is how long the same signal may come again without meaning more: coreutils' timeout sends it to
-// the process and to its group.
+// twice is how long after the first signal others mean no more than it: coreutils' timeout sends the same
+// one to the process and to its group.
 const twice = 500 * time.Millisecond
 
-// untilSignal gives a context that ends at the first SIGINT or SIGTERM. The second ends the process at
-// once: a save takes as long as it takes.
+// untilSignal gives a context that ends at the first SIGINT or SIGTERM. A later one, not within
+// twice of it, ends the process at once: a save takes as long as it takes.
 func untilSignal() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	got := make(chan os.Signal, 1)

@@ -79,11 +79,15 @@ func Run(ctx context.Context, command any, name, description string, args []stri
 	return 1
 }
 
-// text takes a flag's value as it is. Kong's own way replaces what is not UTF-8.
+// text takes a flag's value as it is. Kong's own way replaces what is not UTF-8. Where values may begin with
+// hyphens, kong pops the end of the line like any other.
 func text(ctx *kong.DecodeContext, target reflect.Value) error {
 	t, err := ctx.Scan.PopValue("string")
 	if err != nil {
 		return err
+	}
+	if t.IsEOL() {
+		return errors.New("expected a value but the line ends")
 	}
 	target.SetString(t.String())
 	return nil

@@ -40,6 +40,9 @@ func TestExitCodes(t *testing.T) {
 		{"an error is one line", nil, errors.New("first\nsecond"), nil, 1, "", "x: first; second\n"},
 		{"usage", nil, fmt.Errorf("%w: no", ErrUsage), nil, 2, "", "x: usage: no\n"},
 		{"an unknown flag", nil, nil, []string{"--nope"}, 2, "", "x: unknown flag --nope\n"},
+		{"a flag without its value", nil, nil, []string{"--text"}, 2, "", "x: --text: expected a value but the line ends\n"},
+		{"a value that says so", nil, nil, []string{"--text", "EOL"}, 0, "EOL", ""},
+		{"an empty value", nil, nil, []string{"--text="}, 0, "", ""},
 		{"interrupted", cancelled, context.Canceled, nil, 130, "", ""},
 	} {
 		ctx := tt.ctx

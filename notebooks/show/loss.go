@@ -30,7 +30,7 @@ func NewLoss(vocab int) *Loss {
 const redraw = 250 * time.Millisecond
 
 // Start implements report.Sink: it shows the empty plot.
-func (l *Loss) Start(int) error { return l.show(l.SVG()) }
+func (l *Loss) Start(int, int) error { return l.show(l.SVG()) }
 
 // Step implements report.Sink.
 func (l *Loss) Step(s report.Step) error {

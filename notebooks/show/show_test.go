@@ -55,7 +55,7 @@ func parts(t *testing.T, text string) map[string]int {
 // plot draws losses, of a run of ten steps among 8 tokens, and returns the pictures.
 func plot(t *testing.T, losses ...float64) (pictures []string) {
 	l := &Loss{vocab: 8, show: func(svg string) error { pictures = append(pictures, svg); return nil }}
-	require.NoError(t, l.Start(0))
+	require.NoError(t, l.Start(0, 10))
 	for i, x := range losses {
 		require.NoError(t, l.Step(report.Step{Step: i + 1, Steps: 10, CE: x, TokensPerSecond: 1000}))
 	}
@@ -95,7 +95,7 @@ func TestLossIsNotDrawnTooOften(t *testing.T) {
 
 func TestLossReportsThatItCannotBeShown(t *testing.T) {
 	t.Setenv(pipeEnv, "")
-	require.ErrorIs(t, NewLoss(8).Start(0), ErrNoNotebook)
+	require.ErrorIs(t, NewLoss(8).Start(0, 10), ErrNoNotebook)
 	require.ErrorIs(t, HTML("text"), ErrNoNotebook)
 	broken := errors.New("broken")
 	l := &Loss{vocab: 8, show: func(string) error { return broken }}

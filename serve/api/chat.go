@@ -244,4 +244,6 @@ func (s *Server) prompt(j job, messages []token.Message, use toolUse, asked bool
 }
 
 // goesOn tells whether the model goes on from the last message.
-func goesOn(messages []token.Message) bool { return messages[len(messages)-1].Prefix }
+func goesOn(messages []token.Message) bool {
+	return len(messages) > 0 && messages[len(messages)-1].Prefix
+}

@@ -257,6 +257,7 @@ func TestMessages(t *testing.T) {
 		`{"model":"gpt","max_tokens":1,"messages":[{"role":"user","content":"x"}]}`:     "not_found_error",
 		`{"model":"mixtral","messages":[{"role":"user","content":"x"}]}`:                "invalid_request_error",
 		`{"max_tokens":5,"messages":[{"role":"user","content":[{"type":"image"}]}]}`:    "invalid_request_error",
+		`{"max_tokens":5,"messages":[{"role":"assistant","content":""}]}`:               "invalid_request_error",
 		`{"max_tokens":5,"messages":[]}`:                                                "invalid_request_error",
 		`{"max_tokens":5,"messages":[{"role":"boss","content":"x"}]}`:                   "invalid_request_error",
 		`{"max_tokens":5000,"messages":[{"role":"user","content":"x"}],"stream":true}`:  "invalid_request_error",

@@ -83,6 +83,7 @@ func TestRefusals(t *testing.T) {
 		{`"top_p":1.01`, "top_p", 400},
 		{`"top_k":-2`, "top_k", 400},
 		{`"min_p":1`, "min_p", 400},
+		{`"repetition_penalty":0.001`, "repetition_penalty", 400},
 		{`"presence_penalty":2.5`, "presence_penalty", 400},
 		{`"repetition_penalty":0`, "repetition_penalty", 400},
 		{`"max_tokens":-1`, "max_tokens", 400},

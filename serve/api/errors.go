@@ -41,6 +41,7 @@ func refuse(param, format string, args ...any) *failure {
 var (
 	errNotReady = errors.New("the model is being prepared")
 	errGone     = errors.New("the client is gone")
+	errPanic    = errors.New("panic")
 )
 
 // answers maps errors to HTTP, first match wins. An error not listed is our fault: the client sees 500 and

@@ -2,6 +2,7 @@ package api
 
 import (
 	_ "embed"
+	"encoding/json"
 	"net/http"
 	"runtime"
 	"time"
@@ -76,9 +77,24 @@ var document []byte
 // Document is the OpenAPI description of the server.
 func Document() []byte { return append([]byte(nil), document...) }
 
+// document is the description with the token ids of this model.
+func (s *Server) document() ([]byte, error) {
+	var doc map[string]any
+	if err := json.Unmarshal(document, &doc); err != nil {
+		return nil, err
+	}
+	id := doc["components"].(map[string]any)["schemas"].(map[string]any)["Token"].(map[string]any)
+	id["maximum"] = s.model.Vocab - 1
+	return encode(doc)
+}
+
 // openAPI handles GET /openapi.json.
 func (s *Server) openAPI(w http.ResponseWriter, _ *http.Request) error {
+	doc, err := s.document()
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(document) // a client that left is no error
+	_, _ = w.Write(doc) // a client that left is no error
 	return nil
 }

@@ -93,11 +93,11 @@ func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
 		{"temperature", p.Temperature, 0, 100, false},
 		{"top_p", p.TopP, 0, 1, true},
 		{"min_p", p.MinP, 0, 1, false},
-		{"repetition_penalty", p.Repetition, 0, 100, true},
+		{"repetition_penalty", p.Repetition, 0.01, 100, false},
 		{"presence_penalty", p.Presence, -2, 2, false},
 		{"frequency_penalty", p.Frequency, -2, 2, false},
 	} {
-		if b.v != nil && (*b.v < b.low || *b.v > b.top || b.open && float32(*b.v) <= float32(b.low)) {
+		if b.v != nil && (*b.v < b.low || *b.v > b.top || b.open && *b.v == b.low) {
 			at := "at least"
 			if b.open {
 				at = "above"
@@ -108,7 +108,7 @@ func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
 	switch {
 	case p.TopK != nil && (*p.TopK < -1 || *p.TopK > math.MaxInt32):
 		return job{}, refuse("top_k", "top_k is %d, want -1 or 0 for all tokens, or their number", *p.TopK)
-	case p.MinP != nil && float32(*p.MinP) >= 1:
+	case p.MinP != nil && *p.MinP == 1:
 		return job{}, refuse("min_p", "min_p is %g, want below 1", *p.MinP)
 	case p.MaxTokens != nil && *p.MaxTokens < 0:
 		return job{}, refuse("max_tokens", "max_tokens is %d, want at least 0", *p.MaxTokens)
@@ -127,8 +127,8 @@ func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
 		Max: fallback, Min: p.MinTokens, IgnoreEnd: p.IgnoreEOS, LogProbs: -1, PromptLogProbs: -1,
 		Experts: p.ReturnExperts, Priority: p.Priority, Salt: p.CacheSalt,
 		Sampling: infer.Sampling{
-			Temperature: float32(or(p.Temperature, 1)), TopK: max(0, or(p.TopK, 0)), TopP: float32(or(p.TopP, 1)),
-			MinP: float32(or(p.MinP, 0)), Repetition: float32(or(p.Repetition, 1)), Presence: float32(or(p.Presence, 0)),
+			Temperature: float32(or(p.Temperature, 1)), TopK: max(0, or(p.TopK, 0)), TopP: max(float32(or(p.TopP, 1)), math.SmallestNonzeroFloat32),
+			MinP: min(float32(or(p.MinP, 0)), math.Nextafter32(1, 0)), Repetition: float32(or(p.Repetition, 1)), Presence: float32(or(p.Presence, 0)),
 			Frequency: float32(or(p.Frequency, 0)), Seed: rand.Uint64(),
 		},
 	}}

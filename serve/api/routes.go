@@ -180,7 +180,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 				}
 				s.o.Log.Error("panic", "request", id, "value", v, "stack", string(debug.Stack()))
 				if rec.status == 0 {
-					(&failure{status: http.StatusInternalServerError, code: "internal_error", message: "internal error"}).write(rec, openAI)
+					asFailure(errPanic).write(rec, s.shapeOf(r))
 				}
 			}
 			if rec.status == 0 {
@@ -195,6 +195,16 @@ func (s *Server) observe(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// shapeOf is the form of errors at a path.
+func (s *Server) shapeOf(r *http.Request) shape {
+	for _, rt := range s.table() {
+		if rt.path == r.URL.Path {
+			return rt.shape
+		}
+	}
+	return openAI
 }
 
 // plain tells whether an id of a client may be used in logs and headers.

@@ -118,7 +118,7 @@ func made(t *testing.T) (dir string, paths []string) {
 	for _, first := range []int{0, 2} {
 		r, err := Open(Options{TensorBoard: dir, now: clock()})
 		require.NoError(t, err)
-		require.NoError(t, r.Start(first))
+		require.NoError(t, r.Start(first, 20))
 		for step := first + 1; step <= first+4; step++ {
 			require.NoError(t, r.Step(walk(step, 20, 2, 4)))
 		}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -10,54 +11,67 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// resume opens a file of metrics that holds text, starts it and gives what is in it then.
-func resume(t testing.TB, text string, first int) (string, *history, error) {
-	path := filepath.Join(t.TempDir(), "metrics.jsonl")
-	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+// resume opens files of metrics that hold such text, starts them and gives what is in them then.
+func resume(t testing.TB, steps, evals string, first int) (string, string, *history, error) {
+	dir := t.TempDir()
+	path, beside := filepath.Join(dir, "metrics.jsonl"), filepath.Join(dir, "metrics.eval.jsonl")
+	require.NoError(t, errors.Join(os.WriteFile(path, []byte(steps), 0o644), os.WriteFile(beside, []byte(evals), 0o644)))
 	m, err := openMetrics(path)
 	require.NoError(t, err)
 	defer m.close()
 	h := &history{}
 	err = m.start(first, h)
-	b, readErr := os.ReadFile(path)
-	require.NoError(t, readErr)
-	return string(b), h, err
+	left, globErr := filepath.Glob(filepath.Join(dir, ".*"))
+	require.NoError(t, globErr)
+	require.Empty(t, left)
+	stepsNow, readErr := os.ReadFile(path)
+	evalsNow, readErr2 := os.ReadFile(beside)
+	require.NoError(t, errors.Join(readErr, readErr2))
+	return string(stepsNow), string(evalsNow), h, err
 }
 
 func TestStartKeepsRowsUpToFirst(t *testing.T) {
-	const (
-		one  = `{"step":1,"loss":5,"good":true}` + "\n"
-		eval = `{"step":1,"eval_loss":4}` + "\n"
-		two  = `{"step":2,"loss":null,"good":false}` + "\n"
-	)
-	for name, c := range map[string]struct {
-		text  string
-		first int
-		want  string
-	}{
-		"nothing there":                          {"", 3, ""},
-		"all kept":                               {one + eval + two, 2, one + eval + two},
-		"later ones dropped":                     {one + eval + two, 1, one + eval},
-		"a fresh run drops all":                  {one + eval + two, 0, ""},
-		"a torn last row":                        {one + two[:14], 5, one},
-		"a last row torn at its first byte":      {one + "{", 5, one},
-		"a last row of zero bytes":               {one + "\x00\x00\x00", 5, one},
-		"a whole last row without its newline":   {one + strings.TrimSuffix(two, "\n"), 5, one + two},
-		"a dropped last row without its newline": {one + strings.TrimSuffix(two, "\n"), 1, one},
-		"blank lines stay":                       {one + "\n" + two, 5, one + "\n" + two},
+	for kind, rows := range map[string][2]string{
+		"steps":       {`{"step":1,"loss":5,"good":true}` + "\n", `{"step":2,"loss":null,"good":false}` + "\n"},
+		"evaluations": {`{"step":1,"eval_loss":4}` + "\n", `{"step":2,"eval_loss":null}` + "\n"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			got, h, err := resume(t, c.text, c.first)
-			require.NoError(t, err)
-			require.Equal(t, c.want, got)
-			require.Equal(t, strings.Count(c.want, `"loss"`) > 0, h.last.Step > 0)
-			require.Len(t, h.evals, strings.Count(c.want, "eval_loss"))
-		})
+		one, two := rows[0], rows[1]
+		for name, c := range map[string]struct {
+			text  string
+			first int
+			want  string
+		}{
+			"nothing there":                          {"", 3, ""},
+			"all kept":                               {one + two, 2, one + two},
+			"later ones dropped":                     {one + two, 1, one},
+			"a fresh run drops all":                  {strings.Replace(one, "1", "0", 1) + one + two, 0, ""},
+			"a torn last row":                        {one + two[:14], 5, one},
+			"a last row torn at its first byte":      {one + "{", 5, one},
+			"a last row of zero bytes":               {one + "\x00\x00\x00", 5, one},
+			"a whole last row without its newline":   {one + strings.TrimSuffix(two, "\n"), 5, one + two},
+			"a dropped last row without its newline": {one + strings.TrimSuffix(two, "\n"), 1, one},
+			"blank lines stay":                       {one + "\n" + two, 5, one + "\n" + two},
+		} {
+			t.Run(kind+", "+name, func(t *testing.T) {
+				kept := strings.Count(c.want, "{")
+				if kind == "steps" {
+					got, _, h, err := resume(t, c.text, "", c.first)
+					require.NoError(t, err)
+					require.Equal(t, c.want, got)
+					require.Equal(t, kept, h.last.Step)
+					return
+				}
+				_, got, h, err := resume(t, "", c.text, c.first)
+				require.NoError(t, err)
+				require.Equal(t, c.want, got)
+				require.Len(t, h.evals, kept)
+			})
+		}
 	}
 }
 
 // A process that dies writes a beginning of what it had to write.
-func TestAnyBeginningOfTheFileIsResumed(t *testing.T) {
+func TestAnyBeginningOfTheFilesIsResumed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	m, err := openMetrics(path)
 	require.NoError(t, err)
@@ -66,39 +80,57 @@ func TestAnyBeginningOfTheFileIsResumed(t *testing.T) {
 		require.NoError(t, m.eval(evaluate(step)))
 	}
 	require.NoError(t, m.close())
-	whole := read(t, path)
-	for cut := range len(whole) + 1 {
-		if cut%13 != 0 && !strings.Contains(whole[max(cut-2, 0):min(cut+2, len(whole))], "\n") {
-			continue // every cut near a row's end, some of the others: each is two files synced
-		}
-		got, _, err := resume(t, whole[:cut], 2)
-		require.NoError(t, err, "%d bytes", cut)
-		// Four rows are of steps up to 2. A row is there once its brace is.
+	steps, evals := read(t, path), read(t, evalPath(path))
+	// kept is what is left of a file of three rows that ends at a cut: rows of steps up to 2. A row is there
+	// once its brace is.
+	kept := func(whole string, cut int) string {
 		rows := strings.Count(whole[:cut], "\n")
 		if strings.HasPrefix(whole[cut:], "\n") {
 			rows++
 		}
-		rows = min(rows, 4)
-		require.Equal(t, strings.Join(strings.SplitAfter(whole, "\n")[:rows], ""), got, "%d bytes", cut)
+		return strings.Join(strings.SplitAfter(whole, "\n")[:min(rows, 2)], "")
+	}
+	for cut := range max(len(steps), len(evals)) + 1 {
+		a, b := min(cut, len(steps)), min(cut, len(evals))
+		near := steps[max(a-2, 0):min(a+2, len(steps))] + evals[max(b-2, 0):min(b+2, len(evals))]
+		if cut%13 != 0 && !strings.Contains(near, "\n") {
+			continue // every cut near a row's end, some of the others: each is files synced
+		}
+		gotSteps, gotEvals, _, err := resume(t, steps[:a], evals[:b], 2)
+		require.NoError(t, err, "%d bytes", cut)
+		require.Equal(t, kept(steps, a), gotSteps, "%d bytes", a)
+		require.Equal(t, kept(evals, b), gotEvals, "%d bytes", b)
 	}
 }
 
 func TestStartRefusesAFileOfAnotherKind(t *testing.T) {
-	for name, text := range map[string]string{
-		"a line that is no row":         "{\"step\":1}\nhello\n{\"step\":2}\n",
-		"a last line that is no row":    "{\"step\":1}\nhello",
-		"a torn row in the middle":      "{\"step\":1,\"lo\n{\"step\":2}\n",
-		"an object without a step":      "{\"text\":\"hello\"}\n{\"step\":2}\n",
-		"a step that is text":           "{\"step\":\"1\"}\n",
-		"a last line that was ended":    "{\"step\":1}\n{\"step\":\n",
-		"another program's only object": "{\"text\":\"hello\"}",
+	const step, eval = `{"step":2,"loss":1}` + "\n", `{"step":2,"eval_loss":1}` + "\n"
+	for name, c := range map[string]struct{ steps, evals, want string }{
+		"a line that is no row":         {step + "hello\n" + step, "", "metrics.jsonl, line 2"},
+		"a last line that is no row":    {step + "hello", "", "metrics.jsonl, line 2"},
+		"a torn row in the middle":      {"{\"step\":1,\"lo\n" + step, "", "metrics.jsonl, line 1"},
+		"an object without a step":      {"{\"loss\":1}\n" + step, "", "metrics.jsonl, line 1"},
+		"an object without a loss":      {"{\"step\":1}\n" + step, "", "want a JSON object with step and loss"},
+		"a step that is text":           {"{\"step\":\"1\",\"loss\":1}\n", "", "metrics.jsonl, line 1"},
+		"a last line that was ended":    {step + "{\"step\":\n", "", "metrics.jsonl, line 2"},
+		"another program's only object": {"{\"text\":\"hello\"}", "", "metrics.jsonl, line 1"},
+		"an evaluation among steps":     {step + eval, "", "metrics.jsonl, line 2"},
+		"a step among evaluations":      {step + step, eval + step, "metrics.eval.jsonl, line 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, _, err := resume(t, text, 5)
-			require.ErrorContains(t, err, "metrics.jsonl, line ")
-			require.Equal(t, text, got, "left as it was")
+			for _, first := range []int{0, 1} { // would drop rows
+				steps, evals, _, err := resume(t, c.steps, c.evals, first)
+				require.ErrorContains(t, err, c.want)
+				require.Equal(t, c.steps, steps, "left as it was")
+				require.Equal(t, c.evals, evals, "left as it was")
+			}
 		})
 	}
+}
+
+func TestEvaluationsAreBesideTheSteps(t *testing.T) {
+	require.Equal(t, "a/metrics.eval.jsonl", evalPath("a/metrics.jsonl"))
+	require.Equal(t, "a.jsonl/m.eval.jsonl", evalPath("a.jsonl/m"))
 }
 
 func TestRowsSayEverythingExactly(t *testing.T) {
@@ -112,10 +144,11 @@ func TestRowsSayEverythingExactly(t *testing.T) {
 	require.NoError(t, m.close())
 	require.Equal(t, `{"step":3,"loss":0.3333333333333333,"ce":0.25,"aux":1e-07,"z":null,"lr":0.0003,"grad_norm":null,"tokens":1099511627776,`+
 		`"tokens_per_second":12345.5,"mfu":null,"step_seconds":0.5,"skipped":2,"good":false,"expert_load":[[0.25,0.75],[0.333333,null]]}
-{"step":3,"eval_loss":2,"eval_perplexity":7.38905609893065,"eval_bits_per_byte":null,"best":true,"eval_seconds":1.5,`+
-		`"samples":[{"prompt":"a\"b","text":"c\nd\ufffd\u003c"}]}
-{"step":4,"eval_loss":null,"eval_perplexity":null,"eval_bits_per_byte":1.25,"best":false,"eval_seconds":0,"samples":[]}
 `, read(t, path))
+	require.Equal(t, `{"step":3,"eval_loss":2,"eval_perplexity":7.38905609893065,"eval_bits_per_byte":null,"best":true,"seconds":1.5,`+
+		`"samples":[{"prompt":"a\"b","text":"c\nd\ufffd\u003c"}]}
+{"step":4,"eval_loss":null,"eval_perplexity":null,"eval_bits_per_byte":1.25,"best":false,"seconds":0,"samples":[]}
+`, read(t, evalPath(path)))
 }
 
 func TestRowsReadBackAsTheyWere(t *testing.T) {
@@ -126,7 +159,7 @@ func TestRowsReadBackAsTheyWere(t *testing.T) {
 	for step := range 30 {
 		s := walk(step+1, 0, 2, 4)
 		if !s.Good {
-			s.Loss, s.GradNorm = math.NaN(), math.Inf(1)
+			s.Loss, s.GradNorm, s.TokensPerSecond, s.StepSeconds = math.NaN(), math.Inf(1), math.Inf(1), 0
 		}
 		require.NoError(t, m.step(s))
 		want.step(s)
@@ -134,24 +167,27 @@ func TestRowsReadBackAsTheyWere(t *testing.T) {
 	require.NoError(t, m.eval(evaluate(30)))
 	want.eval(evaluate(30))
 	require.NoError(t, m.close())
-	_, got, err := resume(t, read(t, path), 30)
+	_, _, got, err := resume(t, read(t, path), read(t, evalPath(path)), 30)
 	require.NoError(t, err)
 	require.Equal(t, *want, *got)
 }
 
 func FuzzStart(f *testing.F) {
-	f.Add([]byte("{\"step\":1,\"loss\":2}\n{\"step\":2,\"expert_load\":[[1],[]]}\n{\"st"), 1)
-	f.Add([]byte("{\"step\":-1}\n{\"step\":0,\"eval_loss\":\"x\"}"), 9)
-	f.Add([]byte("\n\x00\n[]"), 0)
-	f.Fuzz(func(t *testing.T, text []byte, first int) {
-		once, h, err := resume(t, string(text), min(first, 1<<20))
+	f.Add([]byte("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3,\"expert_load\":[[1],[]]}\n{\"st"), []byte("{\"step\":1,\"eval_loss\":2}"), 1)
+	f.Add([]byte("{\"step\":-1,\"loss\":null}\n"), []byte("{\"step\":0,\"eval_loss\":\"x\"}"), 9)
+	f.Add([]byte("\n\x00\n[]"), []byte{}, 0)
+	f.Fuzz(func(t *testing.T, steps, evals []byte, first int) {
+		first = min(first, 1<<20)
+		onceSteps, onceEvals, h, err := resume(t, string(steps), string(evals), first)
 		if err != nil {
-			require.Equal(t, string(text), once)
+			require.Equal(t, string(steps), onceSteps)
+			require.Equal(t, string(evals), onceEvals)
 			return
 		}
 		charts(h)
-		twice, _, err := resume(t, once, first)
+		twiceSteps, twiceEvals, _, err := resume(t, onceSteps, onceEvals, first)
 		require.NoError(t, err)
-		require.Equal(t, once, twice)
+		require.Equal(t, onceSteps, twiceSteps)
+		require.Equal(t, onceEvals, twiceEvals)
 	})
 }

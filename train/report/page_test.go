@@ -20,7 +20,7 @@ import (
 // The golden's style and script are left out. Its history is read from rows as a resumed run's is.
 func TestPageGolden(t *testing.T) {
 	golden.Run(t, "testdata/page/*.txtar", func(t *testing.T, in map[string]string) string {
-		_, h, err := resume(t, in["rows"], math.MaxInt)
+		_, _, h, err := resume(t, in["rows"], in["evaluations"], math.MaxInt)
 		require.NoError(t, err)
 		h.last.Steps = 6
 		h.saved(2)
@@ -77,7 +77,7 @@ func TestPageEscapesText(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run.html")
 	r, err := Open(Options{Title: attack, HTML: path, Config: config})
 	require.NoError(t, err)
-	require.NoError(t, r.Start(0))
+	require.NoError(t, r.Start(0, 2))
 	require.NoError(t, r.Step(Step{Step: 1, Steps: 2, CE: 1}))
 	require.NoError(t, r.Eval(Eval{Step: 1, Samples: []Sample{{attack, attack}}}))
 	require.NoError(t, r.Close())

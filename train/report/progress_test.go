@@ -2,6 +2,7 @@ package report
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -25,16 +26,17 @@ func TestProgressGolden(t *testing.T) {
 		now := time.Unix(1700000000, 0)
 		r, err := Open(Options{Progress: &out, Terminal: in["width"] != "", Width: func() int { return width }, now: func() time.Time { return now }})
 		require.NoError(t, err)
-		require.NoError(t, r.Start(0))
+		require.NoError(t, r.Start(119, 2000))
 		for _, line := range strings.Split(strings.TrimSpace(in["rows"]), "\n") {
-			var w row
-			require.NoError(t, json.Unmarshal([]byte(line), &w))
+			var w stepRow
+			var e evalRow
+			require.NoError(t, errors.Join(json.Unmarshal([]byte(line), &w), json.Unmarshal([]byte(line), &e)))
 			now = now.Add(2 * time.Second)
-			if w.EvalLoss != nil {
-				require.NoError(t, r.Eval(w.evaluation()))
+			if e.Loss.there {
+				require.NoError(t, r.Eval(e.told()))
 				continue
 			}
-			s := w.step()
+			s := w.told()
 			s.Steps = 2000
 			require.NoError(t, r.Step(s))
 		}
@@ -76,6 +78,23 @@ func TestLineIsRewrittenAtMostTenTimesASecond(t *testing.T) {
 	}
 	require.Equal(t, 11, strings.Count(out.String(), "\r"))
 	require.Contains(t, out.String(), "step 1000/1000")
+}
+
+func TestWhatIsSaidComesAfterTheStepsBefore(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		var out strings.Builder
+		r, err := Open(Options{Progress: &out, Terminal: terminal, now: func() time.Time { return time.Unix(1700000000, 0) }})
+		require.NoError(t, err)
+		for step := 1; step <= 3; step++ { // all but the first are too early to be written
+			require.NoError(t, r.Step(walk(step, 9, 0, 0)))
+		}
+		fmt.Fprintln(r.Messages(), "interrupted after step 3 of 9")
+		require.NoError(t, r.Close())
+		require.Regexp(t, `(?s)^.*step 1/9.*step 3/9.*interrupted after step 3`, out.String())
+		if !terminal {
+			require.Equal(t, 3, strings.Count(out.String(), "\n"), "no line twice")
+		}
+	}
 }
 
 func TestBars(t *testing.T) {

@@ -17,11 +17,11 @@ import (
 
 // Step is what one step of training did.
 type Step struct {
-	Step, Steps     int     // this one, counted from 1, and the last
-	Loss, CE, Aux   float64 // nats a token: what is minimised, cross-entropy, load balancing before its coefficient
-	Z               float64 // the router's z-loss before its coefficient
-	LR, GradNorm    float64 // learning rate; global norm of the gradient before clipping
-	Tokens          int64   // trained on up to now
+	Step, Steps     int         // this one, counted from 1, and the last
+	Loss, CE, Aux   float64     // nats a token: what is minimised, cross-entropy, load balancing before its coefficient
+	Z               float64     // the router's z-loss before its coefficient
+	LR, GradNorm    float64     // learning rate; global norm of the gradient before clipping
+	Tokens          int64       // trained on up to now
 	TokensPerSecond float64     // tokens of the step over StepSeconds
 	MFU             float64     // model FLOPs utilisation by TokensPerSecond; 0 when the peak is unknown
 	StepSeconds     float64     // wall clock, between the host's readings of this step's numbers and the last one's

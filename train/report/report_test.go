@@ -69,25 +69,28 @@ func TestResumedFilesEqualUninterrupted(t *testing.T) {
 	whole, parts := t.TempDir(), t.TempDir()
 	r, err := Open(files(whole))
 	require.NoError(t, err)
-	require.NoError(t, r.Start(0))
+	require.NoError(t, r.Start(0, 20))
 	run(t, r, 1, 20)
 	require.NoError(t, r.Close())
 
 	for _, killed := range []struct{ first, last int }{{0, 7}, {5, 14}, {10, 10}} {
 		r, err = Open(files(parts))
 		require.NoError(t, err)
-		require.NoError(t, r.Start(killed.first))
+		require.NoError(t, r.Start(killed.first, 20))
 		run(t, r, killed.first+1, killed.last)
 	}
 	r, err = Open(files(parts))
 	require.NoError(t, err)
-	require.NoError(t, r.Start(10))
+	require.NoError(t, r.Start(10, 20))
 	require.NoError(t, r.Eval(evaluate(10)), "the loop may evaluate again what it resumes from")
 	run(t, r, 11, 20)
 	require.NoError(t, r.Close())
 	require.NoError(t, r.Close(), "a second time")
 
-	require.Equal(t, read(t, whole, "metrics.jsonl"), read(t, parts, "metrics.jsonl"))
+	for name, rows := range map[string]int{"metrics.jsonl": 20, "metrics.eval.jsonl": 4} {
+		require.Equal(t, rows, strings.Count(read(t, whole, name), "\n"))
+		require.Equal(t, read(t, whole, name), read(t, parts, name))
+	}
 	undated := func(page string) []string {
 		return strings.Split(page[strings.Index(page, "<header>"):strings.Index(page, `<script>"use strict"`)], "\n")
 	}
@@ -105,12 +108,14 @@ func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "m.eval.jsonl"), 0o755))
 	for name, o := range map[string]Options{
 		"settings that are no JSON":           {Config: []byte(`{"a":`)},
 		"settings that are no object":         {Config: []byte(`[1]`)},
 		"a negative interval":                 {RefreshEvery: -1},
 		"metrics that are a folder":           {JSONL: dir},
 		"metrics in a file":                   {JSONL: filepath.Join(file, "m.jsonl")},
+		"evaluations that are a folder":       {JSONL: filepath.Join(dir, "m.jsonl")},
 		"events in a file":                    {TensorBoard: file},
 		"a page that is a folder":             {HTML: dir},
 		"a page in a file":                    {HTML: filepath.Join(file, "p.html")},
@@ -133,17 +138,17 @@ func TestFullDiskIsReportedAndTearsNothing(t *testing.T) {
 	dir := t.TempDir()
 	r, err := Open(files(dir))
 	require.NoError(t, err)
-	require.NoError(t, r.Start(0))
+	require.NoError(t, r.Start(0, 20))
 	require.NoError(t, r.Step(walk(1, 20, 2, 4)))
 
-	good := r.metrics.out.f
-	r.metrics.out.f = full
+	good := r.metrics.steps.out.f
+	r.metrics.steps.out.f = full
 	for step := 2; step <= 3; step++ {
 		err = r.Step(walk(step, 20, 2, 4))
 		require.ErrorIs(t, err, syscall.ENOSPC)
 		require.ErrorContains(t, err, "metrics")
 	}
-	r.metrics.out.f = good
+	r.metrics.steps.out.f = good
 	require.NoError(t, r.Step(walk(4, 20, 2, 4)))
 	require.NoError(t, r.Close())
 
@@ -157,13 +162,63 @@ func TestFullDiskIsReportedAndTearsNothing(t *testing.T) {
 	require.Len(t, scalars(t, r.events.out.f.Name(), "loss"), 4, "the other file has every step")
 }
 
+func TestAFinishedRunStartedAgainIsFinished(t *testing.T) {
+	for name, steps := range map[string]int{"as many steps": 5, "fewer steps": 4} {
+		for _, metrics := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, metrics %t", name, metrics), func(t *testing.T) {
+				dir := t.TempDir()
+				for _, first := range []int{0, 5} {
+					o := files(dir)
+					if !metrics {
+						o.JSONL = ""
+					}
+					r, err := Open(o)
+					require.NoError(t, err)
+					require.NoError(t, r.Start(first, max(steps, 5-first)))
+					if first == 5 {
+						require.Contains(t, read(t, dir, "run.html"), fmt.Sprintf("running, step 5 of %d", steps))
+					}
+					run(t, r, first+1, 5)
+					require.NoError(t, r.Close())
+				}
+				require.Contains(t, read(t, dir, "run.html"), "finished, 5 steps, saved at step 5")
+				require.Contains(t, read(t, dir, "run.html"), `aria-valuenow="100.00"`)
+			})
+		}
+	}
+}
+
+// The host read the third step late: it looks long, and the fourth ten times as fast as the device is.
+func TestSpeedShownIsThatOfTheDevice(t *testing.T) {
+	dir := t.TempDir()
+	var out strings.Builder
+	o := files(dir)
+	o.Progress = &out
+	r, err := Open(o)
+	require.NoError(t, err)
+	require.NoError(t, r.Start(0, 4))
+	for i, seconds := range []float64{0.25, 0.25, 0.475, 0.025} {
+		s := walk(i+1, 4, 0, 0)
+		s.StepSeconds, s.TokensPerSecond, s.MFU = seconds, 1000/seconds, 0.1/seconds
+		require.NoError(t, r.Step(s))
+	}
+	require.NoError(t, r.Close())
+	require.Regexp(t, `step 4/4 .* 4000 tok/s mfu 40%`, out.String())
+	require.Contains(t, read(t, dir, "run.html"), "<b>4000</b><small>40.0% of the peak (MFU)</small>")
+	require.Contains(t, read(t, dir, "run.html"), `"rate":[4000,4000,3076.9,4000]`)
+	rows := strings.Split(read(t, dir, "metrics.jsonl"), "\n")
+	require.Contains(t, rows[2], `"mfu":0.2105`)
+	require.Contains(t, rows[3], `"tokens_per_second":40000,"mfu":1,"step_seconds":0.025,`)
+	require.Equal(t, float32(1), scalars(t, r.events.out.f.Name(), "mfu")[4])
+}
+
 func TestPageThatCannotBeWrittenIsReported(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "gone")
 	o := files(dir)
 	o.JSONL, o.TensorBoard, o.RefreshEvery = "", "", time.Nanosecond
 	r, err := Open(o)
 	require.NoError(t, err)
-	require.NoError(t, r.Start(0))
+	require.NoError(t, r.Start(0, 20))
 	require.NoError(t, os.RemoveAll(dir))
 	require.NoError(t, r.Step(walk(1, 20, 2, 4)), "written while the run goes on")
 	require.ErrorIs(t, r.Close(), os.ErrNotExist)
@@ -177,7 +232,7 @@ func TestPageIsMadeNoOftenerThanAsked(t *testing.T) {
 	o.now = func() time.Time { return now }
 	r, err := Open(o)
 	require.NoError(t, err)
-	require.NoError(t, r.Start(0))
+	require.NoError(t, r.Start(0, 20))
 	var began []int
 	for step := 1; step <= 25; step++ {
 		before := r.page.began
@@ -205,7 +260,7 @@ func TestWithoutFilesNothingIsWritten(t *testing.T) {
 	r, err := Open(Options{})
 	require.NoError(t, err)
 	var s Sink = r
-	require.NoError(t, errors.Join(s.Start(0), s.Step(Step{}), s.Step(Step{Step: 1, Steps: 1, Load: [][]float64{{}}}), s.Eval(Eval{}), s.Close()))
+	require.NoError(t, errors.Join(s.Start(0, 1), s.Step(Step{}), s.Step(Step{Step: 1, Steps: 1, Load: [][]float64{{}}}), s.Eval(Eval{}), s.Close()))
 }
 
 // BenchmarkStep is the host's cost of a step of Mixtral 8x7B's size with every file and the line.
@@ -215,7 +270,7 @@ func BenchmarkStep(b *testing.B) {
 	o.now, o.RefreshEvery, o.Progress, o.Terminal = time.Now, time.Second, io.Discard, true
 	r, err := Open(o)
 	require.NoError(b, err)
-	require.NoError(b, r.Start(0))
+	require.NoError(b, r.Start(0, 1<<30))
 	s := walk(1, 1<<30, 32, 8)
 	worst := time.Duration(0)
 	for b.Loop() {

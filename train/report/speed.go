@@ -23,10 +23,11 @@ func (v *speed) step(s Step) (tokensPerSecond, mfu float64) {
 		v.tokens[v.next], v.seconds[v.next] = tokens, s.StepSeconds
 		v.next = (v.next + 1) % smoothOver
 		switch {
-		case s.MFU == 0:
-			v.share = 0
-		case s.MFU > 0 && s.MFU < 1: // a row has 1 for more
+		case s.MFU >= 1: // late; a row has 1 for all of these
+		case s.MFU > 0:
 			v.share = s.MFU / s.TokensPerSecond
+		default:
+			v.share = 0
 		}
 	}
 	allTokens, allSeconds := 0.0, 0.0
