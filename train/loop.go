@@ -149,7 +149,7 @@ func (r *run) begin() error {
 		if saved != nil {
 			defer saved.Close()
 			if err := r.resume(saved, readers); err != nil {
-				return fmt.Errorf("checkpoint %s: %w", saved.Dir(), err)
+				return err
 			}
 		}
 	}

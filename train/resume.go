@@ -60,13 +60,13 @@ func Saved(c *store.Checkpoint, o Options) (Reader, error) {
 func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
 	var at position
 	if err := json.Unmarshal(saved.State(), &at); err != nil {
-		return fmt.Errorf("state: %w", err)
+		return fmt.Errorf("%s: state: %w", saved.Dir(), err)
 	}
 	if at.Step < 0 || at.Samples < 0 || at.Updates < 0 || int(at.Updates)+at.Skipped != at.Step {
-		return fmt.Errorf("state: step %d after %d updates and %d without one, want their sum", at.Step, at.Updates, at.Skipped)
+		return fmt.Errorf("%s: state: step %d after %d updates and %d without one, want their sum", saved.Dir(), at.Step, at.Updates, at.Skipped)
 	}
 	if err := sameModel(at.Model, r.Model); err != nil {
-		return err
+		return fmt.Errorf("checkpoint %s: %w", saved.Dir(), err)
 	}
 	weights, err := Saved(saved, r.Options)
 	if err != nil {
@@ -89,8 +89,8 @@ func (r *run) resume(saved *store.Checkpoint, readers map[string]Reader) error {
 		r.Log.Warn("the checkpoint's run had another seed", "checkpoint", at.Seed, "now", r.Seed)
 	}
 	if n := int64(r.Data.Train.Len()); at.Step < r.Steps && at.Samples+int64(r.Steps-at.Step)*int64(r.Global) > n {
-		return fmt.Errorf("%d samples were seen in steps of %d, and %d more steps take %d each: the training data has %d for this run; want the global batch size that the run began with, or its weights as the start of another",
-			at.Samples, at.Global, r.Steps-at.Step, r.Global, n)
+		return fmt.Errorf("checkpoint %s: %d samples were seen in steps of %d, and %d more steps take %d each: the training data has %d for this run; want the global batch size that the run began with, or its weights as the start of another",
+			saved.Dir(), at.Samples, at.Global, r.Steps-at.Step, r.Global, n)
 	}
 	at.Data, at.Seed, at.Global = r.Data.Fingerprint, r.Seed, r.Global
 	r.at, r.saved = at, at.Step

@@ -102,7 +102,7 @@ func TestRefusals(t *testing.T) {
 		{`"stop":[1]`, "stop", 400},
 		{`"stop_token_ids":[-1]`, "stop_token_ids", 400},
 		{`"suffix":"x"`, "suffix", 400},
-		{`"stream_options":{"include_usage":true}`, "stream_options", 400},
+		{`"stop_token_ids":[null]`, "stop_token_ids", 400},
 		{`"min_tokens":5,"max_tokens":2`, "min_tokens", 400},
 		{`"response_format":{"type":"xml"}`, "response_format", 400},
 		{`"model":"gpt-4"`, "model", 404},

@@ -29,6 +29,9 @@ func conversation(in []chatMessage) ([]token.Message, error) {
 		if err != nil {
 			return nil, refuse("messages", "message %d: %s", i, err.Error())
 		}
+		if m.Role != token.Assistant && len(m.Calls) > 0 {
+			return nil, refuse("messages", "message %d: role %q has tool_calls, want assistant", i, short(m.Role, 40))
+		}
 		switch x := (token.Message{Role: m.Role, Content: text}); m.Role {
 		case token.System, "developer":
 			x.Role = token.System

@@ -27,7 +27,7 @@ type params struct {
 	Seed             *int64             `json:"seed"`
 	LogitBias        map[string]float64 `json:"logit_bias"`
 	Stop             json.RawMessage    `json:"stop"`
-	StopTokenIDs     []int32            `json:"stop_token_ids"`
+	StopTokenIDs     []*int32           `json:"stop_token_ids"`
 	IncludeStop      bool               `json:"include_stop_str_in_output"`
 	IgnoreEOS        bool               `json:"ignore_eos"`
 	Priority         int                `json:"priority"`
@@ -118,8 +118,6 @@ func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
 		return job{}, refuse("prompt_logprobs", "prompt_logprobs is %d, want 0 to %d", *p.PromptLogProbs, infer.MaxLogProbs)
 	case p.PromptLogProbs != nil && p.Stream:
 		return job{}, refuse("prompt_logprobs", "prompt_logprobs are not streamed")
-	case p.StreamOptions != nil && !p.Stream:
-		return job{}, refuse("stream_options", "stream_options are for streams, and stream is false")
 	case len(p.CacheSalt) > maxStopBytes:
 		return job{}, refuse("cache_salt", "cache_salt has %d bytes, at most %d", len(p.CacheSalt), maxStopBytes)
 	}
@@ -162,14 +160,15 @@ func or[T any](p *T, otherwise T) T {
 	return *p
 }
 
-func (s *Server) stopIDs(ids []int32) ([]int32, error) {
-	if len(ids) > maxStops {
-		return nil, refuse("stop_token_ids", "%d stop_token_ids, at most %d", len(ids), maxStops)
+func (s *Server) stopIDs(in []*int32) (ids []int32, err error) {
+	if len(in) > maxStops {
+		return nil, refuse("stop_token_ids", "%d stop_token_ids, at most %d", len(in), maxStops)
 	}
-	for _, id := range ids {
-		if id < 0 || int(id) >= s.model.Vocab {
-			return nil, refuse("stop_token_ids", "stop_token_ids has %d, want 0 to %d", id, s.model.Vocab-1)
+	for _, id := range in {
+		if id == nil || *id < 0 || int(*id) >= s.model.Vocab {
+			return nil, refuse("stop_token_ids", "stop_token_ids has %d, want 0 to %d", or(id, -1), s.model.Vocab-1)
 		}
+		ids = append(ids, *id)
 	}
 	return ids, nil
 }
