@@ -85,7 +85,7 @@ type structured struct {
 	JSON    json.RawMessage `json:"json"` // a schema, as an object or as text
 	Object  bool            `json:"json_object"`
 	Regex   *string         `json:"regex"`
-	Choice  []string        `json:"choice"`
+	Choice  []*string       `json:"choice"`
 	Grammar *string         `json:"grammar"`
 }
 
@@ -147,7 +147,14 @@ func (p *params) constraint() (*Constraint, string, error) {
 			all = append(all, Constraint{Kind: Regex, Text: *f.Regex})
 		}
 		if f.Choice != nil {
-			all = append(all, Constraint{Kind: Choice, Choices: f.Choice})
+			c := Constraint{Kind: Choice}
+			for i, text := range f.Choice {
+				if text == nil {
+					return nil, "", refuse("structured_outputs", "structured_outputs.choice has null at %d, want a string", i)
+				}
+				c.Choices = append(c.Choices, *text)
+			}
+			all = append(all, c)
 		}
 		if f.Grammar != nil {
 			all = append(all, Constraint{Kind: Grammar, Text: *f.Grammar})
@@ -162,5 +169,5 @@ func (p *params) constraint() (*Constraint, string, error) {
 	case 1:
 		return &all[0], param, nil
 	}
-	return nil, "", refuse(param, "%s, want one", fmt.Sprintf("%d constraints", len(all)))
+	return nil, "", refuse(param, "%d constraints, want one", len(all))
 }

@@ -118,7 +118,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, sh shape, err erro
 		log.Debug("client left")
 		return
 	}
-	if f.status >= http.StatusInternalServerError {
+	if f.status == http.StatusInternalServerError {
 		log.Error("request failed", "status", f.status, "error", err)
 	} else {
 		log.Debug("request refused", "status", f.status, "error", short(err.Error(), 400))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -266,4 +267,49 @@ func TestEngineFailure(t *testing.T) {
 	require.Equal(t, "internal error", got.at(t, "error", "message"), "details are for the log")
 	got = s.ask(t, "POST", "/v1/completions", `{"prompt":"a","max_tokens":9,"stream":true}`)
 	require.Contains(t, got.body, `"code":"internal_error"`)
+}
+
+// panicking is an engine that is broken.
+type panicking struct{ *fake }
+
+func (panicking) Submit(context.Context, infer.Request) (<-chan infer.Event, error) {
+	panic("broken " + "engine")
+}
+
+func TestPanicsAndLogs(t *testing.T) {
+	var log strings.Builder
+	f := newFake(t)
+	o := options(f)
+	o.Engine, o.Log = panicking{f}, slog.New(slog.NewJSONHandler(&log, nil))
+	o.Page = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "page") })
+	o.Keys = []string{"sesame"}
+	s := newServer(t, o)
+	key := []string{"X-Api-Key", "sesame", "X-Request-Id", "id-7"}
+	require.Equal(t, "internal_error", s.ask(t, "POST", "/v1/completions", `{"prompt":"private words"}`, key...).at(t, "error", "code"))
+	got := s.ask(t, "POST", "/v1/messages", `{"max_tokens":1,"messages":[{"role":"user","content":"private words"}]}`, key...)
+	require.Equal(t, "api_error", got.at(t, "error", "type"))
+	require.Equal(t, `{"message": "internal error"}`+"\n", s.ask(t, "PUT", "/api", `{"prompts":["private words"]}`, key...).body)
+	require.Contains(t, log.String(), "broken engine")
+	require.Contains(t, log.String(), "id-7")
+	require.NotContains(t, log.String(), "private")
+	require.NotContains(t, log.String(), "sesame")
+	require.Equal(t, "page", s.ask(t, "GET", "/", "").body)
+	require.Equal(t, 404, s.ask(t, "POST", "/", "{}").status)
+	require.Zero(t, s.inWork, "a panic leaves nothing in work")
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	f := newFake(t)
+	for name, change := range map[string]func(*Options){
+		"no engine":     func(o *Options) { o.Engine = nil },
+		"no model":      func(o *Options) { o.Model = "" },
+		"negative body": func(o *Options) { o.Body = -1 },
+		"no such era":   func(o *Options) { o.Megatron = 7 },
+		"empty key":     func(o *Options) { o.Keys = []string{""} },
+	} {
+		o := options(f)
+		change(&o)
+		_, err := New(o)
+		require.Error(t, err, name)
+	}
 }

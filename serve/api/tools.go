@@ -63,6 +63,9 @@ func (u toolUse) choose(word, name string) (toolUse, error) {
 				u.allowed = append(u.allowed, t)
 			}
 		}
+		if len(u.shown) == 0 {
+			return u, refuse("tool_choice", "tool_choice demands a call, and no tools are given")
+		}
 		if len(u.allowed) == 0 {
 			return u, refuse("tool_choice", "tool_choice demands a call of %q, and no such tool is given", short(name, 64))
 		}
