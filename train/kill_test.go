@@ -106,24 +106,23 @@ func TestKilledRunsGoOnBitForBit(t *testing.T) {
 	for {
 		cmd := start(rough)
 		require.NoError(t, cmd.Start())
-		ended := make(chan error, 1)
-		go func() { ended <- cmd.Wait() }()
-		_, before := read(rough)
 		var err error
-		for waiting := true; waiting; { // for its first step, then a while
+		ended := make(chan struct{})
+		go func() { err = cmd.Wait(); close(ended) }()
+		_, before := read(rough)
+		for now := before; now == before; _, now = read(rough) { // for its first step, then a while
 			select {
-			case err = <-ended:
-				waiting = false
+			case <-ended:
 			case <-time.After(5 * time.Millisecond):
-				_, now := read(rough)
-				waiting = now == before
+				continue
 			}
+			break
 		}
 		select {
-		case err = <-ended:
+		case <-ended:
 		case <-time.After(time.Duration(r.IntN(250)) * time.Millisecond):
 			cmd.Process.Kill()
-			err = <-ended
+			<-ended
 		}
 		if err == nil {
 			break

@@ -13,6 +13,7 @@ func (s *Server) card(name string) map[string]any {
 	return map[string]any{
 		"id": name, "object": "model", "created": s.o.Created.Unix(), "owned_by": "mix",
 		"root": s.o.Model, "parent": nil, "max_model_len": s.model.Context,
+		"layers": s.model.Layers, "experts": s.model.Experts,
 		"type": "model", "display_name": name, "created_at": s.o.Created.UTC().Format(time.RFC3339),
 	}
 }

@@ -103,6 +103,8 @@ func TestModels(t *testing.T) {
 	got := s.ask(t, "GET", "/v1/models", "")
 	require.Equal(t, "mixtral", got.at(t, "data", 0, "id"))
 	require.EqualValues(t, 512, got.at(t, "data", 0, "max_model_len"))
+	require.EqualValues(t, 2, got.at(t, "data", 0, "layers"))
+	require.EqualValues(t, 8, got.at(t, "data", 0, "experts"))
 	require.Equal(t, "mistralai/Mixtral", s.ask(t, "GET", "/v1/models/mistralai/Mixtral", "").at(t, "id"))
 	got = s.ask(t, "GET", "/v1/models/gpt-4", "")
 	require.Equal(t, 404, got.status)
