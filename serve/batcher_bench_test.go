@@ -1,8 +1,7 @@
 package serve
 
 import (
-	"fmt"
-	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -15,10 +14,9 @@ import (
 	"mix/serve/sched"
 )
 
-// BenchmarkBatcher16 runs 16 requests at once, an answer of 200 tokens each, and beside it the same number of
-// runs of the same programs with arguments that stay on the device, and the scheduler with the same requests and no
-// device. of-programs is the throughput against the programs alone, 1 for a host that costs nothing;
-// scheduler-% is the scheduler's part of the time.
+// BenchmarkBatcher16 runs 16 requests at once, an answer of 200 tokens each, beside it the programs alone
+// with the same tokens, and the scheduler alone with the same requests. of-programs is the throughput against the
+// programs', 1 for a host that costs nothing; scheduler-% is the scheduler's part of the time.
 func BenchmarkBatcher16(b *testing.B) {
 	e := demoEngine(b, dtypes.Float32)
 	o := BatchOptions{Slots: 16, Chunk: 64, Block: 16}
@@ -36,9 +34,10 @@ func BenchmarkBatcher16(b *testing.B) {
 			var all, alone, scheduler time.Duration
 			for b.Loop() {
 				r := infer.Request{Max: tokens, Sampling: tt.sampling, LogProbs: -1, PromptLogProbs: -1, IgnoreEnd: true}
-				all += together(b, x, r)
+				took, answers := together(b, x, r)
+				all += took
 				scheduler += schedulerAlone(b, x, tokens)
-				alone += programsAlone(b, x, tokens, tt.sampling)
+				alone += programsAlone(b, x, tt.sampling, answers)
 			}
 			steps := float64(b.N * tokens)
 			b.ReportMetric(float64(b.N*tokens*o.Slots)/all.Seconds(), "tokens/s")
@@ -50,7 +49,7 @@ func BenchmarkBatcher16(b *testing.B) {
 	}
 }
 
-// prompts are different for each slot and run, so that nothing is in the cache.
+// prompts are different for each slot, and shorter than a chunk, so that none is found in the cache.
 func prompts(b *Batcher) (all [][]int32) {
 	for i := range b.o.Slots {
 		all = append(all, []int32{1, int32(300 + i), 400, 500})
@@ -58,7 +57,8 @@ func prompts(b *Batcher) (all [][]int32) {
 	return all
 }
 
-func together(tb testing.TB, b *Batcher, r infer.Request) time.Duration {
+func together(tb testing.TB, b *Batcher, r infer.Request) (time.Duration, [][]int32) {
+	answers := make([][]int32, b.o.Slots)
 	began := time.Now()
 	var all sync.WaitGroup
 	for i, p := range prompts(b) {
@@ -66,12 +66,15 @@ func together(tb testing.TB, b *Batcher, r infer.Request) time.Duration {
 		events, err := b.Submit(tb.Context(), r)
 		require.NoError(tb, err)
 		all.Go(func() {
-			for range events {
+			for e := range events {
+				if e.Has {
+					answers[i] = append(answers[i], e.Token)
+				}
 			}
 		})
 	}
 	all.Wait()
-	return time.Since(began)
+	return time.Since(began), answers
 }
 
 // schedulerAlone is the time of all decisions on the same requests.
@@ -106,88 +109,103 @@ func schedulerAlone(tb testing.TB, b *Batcher, tokens int) time.Duration {
 	}
 }
 
-// programsAlone is the time of the prefills, decode steps and draws for the same requests. A step waits for
-// the ids of the one before, as it must, and uploads nothing.
-func programsAlone(tb testing.TB, b *Batcher, tokens int, s infer.Sampling) time.Duration {
-	a := func(fill func(*arguments)) *arguments {
+// programsAlone is the time of the prefills, decode steps and draws that give the same answers, all rows at
+// work from the first step on. All arguments are on the device before; a step waits for the ids of the one
+// before, as it must. The ids have to be the answers', which shows that it is the same work; with penalties, which
+// are left out here, they need not.
+func programsAlone(tb testing.TB, b *Batcher, s infer.Sampling, answers [][]int32) time.Duration {
+	n, v, c := b.o.Slots, b.model.Vocab, b.o.Context
+	var uploaded []*lower.Buffer
+	defer func() { free(uploaded...) }()
+	upload := func(fill func(*arguments)) []*lower.Buffer {
 		x := &arguments{be: b.e.be}
 		fill(x)
 		require.NoError(tb, x.err)
-		return x
+		uploaded = append(uploaded, x.all...)
+		return x.all
 	}
-	n, v, r := b.o.Slots, b.model.Vocab, rand.New(rand.NewPCG(1, 1))
 	ranked := s.TopP != 1
-	forward := func(rows, tokens int, last bool) *arguments {
-		return a(func(x *arguments) {
-			write := make([]int32, rows*tokens)
-			for i := range write {
-				write[i] = b.scratch() + int32(i)
+	draw := func(from, rows, position int) []*lower.Buffer {
+		return upload(func(x *arguments) {
+			all := func(f float32) []float32 { return slices.Repeat([]float32{f}, rows) }
+			seed := make([]uint32, 2*rows)
+			for i := range rows {
+				seed[2*i] = uint32(from + i)
 			}
-			position := make([]int32, rows*tokens)
-			for i := range position {
-				position[i] = 100 // of 4 to 204
-			}
-			ids := make([]int32, rows*tokens) // different ones, as they choose different experts
-			for i := range ids {
-				ids[i] = int32(3 + r.IntN(v-3))
-			}
-			read := make([]int32, rows*b.o.Context) // every row its own places, as requests have
-			for i := range read {
-				read[i] = int32(i)
-			}
-			x.ints(ids, rows, tokens)
-			x.ints(position, rows, tokens)
-			x.ints(write, rows, tokens)
-			x.ints(read, rows, b.o.Context)
-			if last {
-				x.ints([]int32{3})
-			}
-		})
-	}
-	draw := func(rows int) *arguments {
-		return a(func(x *arguments) {
-			ones := make([]float32, rows)
-			for i := range ones {
-				ones[i] = 1
-			}
-			x.floats(make([]float32, rows), rows)
-			x.floats(make([]float32, rows), rows)
-			x.add(dtypes.Uint32, make([]uint32, 2*rows), rows, 2)
-			x.ints(make([]int32, rows), rows)
+			x.floats(all(s.Temperature), rows)
+			x.floats(all(s.MinP), rows)
+			x.add(dtypes.Uint32, seed, rows, 2)
+			x.ints(slices.Repeat([]int32{int32(position)}, rows), rows)
 			if ranked {
-				x.ints(make([]int32, rows), rows)
-				x.floats(ones, rows)
+				x.ints(slices.Repeat([]int32{int32(s.TopK)}, rows), rows)
+				x.floats(all(s.TopP), rows)
 				x.floats(make([]float32, rows*v), rows, v)
 				x.add(dtypes.Uint8, make([]uint8, rows*v), rows, v)
-				x.floats(ones, rows)
+				x.floats(all(1), rows)
 			}
 		})
 	}
-	args := map[string]*arguments{"prefill": forward(1, b.o.Chunk, true), "decode": forward(n, 1, false), fmt.Sprint(1): draw(1), fmt.Sprint(n): draw(n)}
-	defer func() {
-		for _, x := range args {
-			free(x.all...)
+	type call struct {
+		p             *lower.Program
+		forward, draw []*lower.Buffer
+		want          []int32
+	}
+	var calls []call
+	start := 0
+	for i, p := range prompts(b) { // slot i has the places from i·C on
+		start = len(p)
+		calls = append(calls, call{b.paged.prefill, upload(func(x *arguments) {
+			ids, position, write, read := make([]int32, b.o.Chunk), make([]int32, b.o.Chunk), make([]int32, b.o.Chunk), make([]int32, c)
+			copy(ids, p)
+			for k := range ids {
+				position[k], write[k] = int32(k), b.scratch()+int32(k)
+				if k < len(p) {
+					write[k] = int32(i*c + k)
+				}
+			}
+			for k := range read {
+				read[k] = int32(i*c + k)
+			}
+			x.ints(ids, 1, b.o.Chunk)
+			x.ints(position, 1, b.o.Chunk)
+			x.ints(write, 1, b.o.Chunk)
+			x.ints(read, 1, c)
+			x.ints([]int32{int32(len(p) - 1)})
+		}), draw(i, 1, start), []int32{answers[i][0]}})
+	}
+	places := make([]int32, n*c)
+	for k := range places {
+		places[k] = int32(k)
+	}
+	read := upload(func(x *arguments) { x.ints(places, n, c) })[0]
+	for t := range len(answers[0]) - 1 {
+		ids, position, write, want := make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n)
+		for i := range n {
+			ids[i], position[i], write[i], want[i] = answers[i][t], int32(start+t), int32(i*c+start+t), answers[i][t+1]
 		}
-	}()
-	run := func(p *lower.Program, forward string, rows int) {
-		b.mu.Lock() // the loop is idle
-		outs, err := p.Run(append(append([]*lower.Buffer{}, args[forward].all...), b.paged.pool...)...)
+		forward := upload(func(x *arguments) {
+			x.ints(ids, n, 1)
+			x.ints(position, n, 1)
+			x.ints(write, n, 1)
+		})
+		calls = append(calls, call{b.paged.decode, append(slices.Clip(forward), read), draw(0, n, start+t+1), want})
+	}
+	b.mu.Lock() // the loop is idle
+	defer b.mu.Unlock()
+	began := time.Now()
+	for _, x := range calls {
+		outs, err := x.p.Run(append(slices.Clip(x.forward), b.paged.pool...)...)
 		require.NoError(tb, err)
 		copy(b.paged.pool, outs[2:])
-		b.mu.Unlock()
-		ids, err := b.paged.draw[drawing{rows, ranked}].Run(append([]*lower.Buffer{outs[0]}, args[fmt.Sprint(rows)].all...)...)
+		drawn, err := b.paged.draw[drawing{len(x.want), ranked}].Run(append([]*lower.Buffer{outs[0]}, x.draw...)...)
 		require.NoError(tb, err)
-		_, err = fetch[int32](ids[0])
+		ids, err := fetch[int32](drawn[0])
 		require.NoError(tb, err)
+		if s.Repetition == 1 && !slices.Equal(x.want, ids) {
+			require.Equal(tb, x.want, ids)
+		}
 		free(outs[:2]...)
-		free(ids...)
-	}
-	began := time.Now()
-	for range n {
-		run(b.paged.prefill, "prefill", 1)
-	}
-	for range tokens - 1 {
-		run(b.paged.decode, "decode", n)
+		free(drawn...)
 	}
 	return time.Since(began)
 }

@@ -8,7 +8,10 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
@@ -226,4 +229,59 @@ func TestAnotherModelIsRefused(t *testing.T) {
 		require.Empty(t, h.steps)
 		j = next
 	}
+}
+
+// BenchmarkHost times the loop on a model whose program takes next to nothing, and the program alone, run
+// back to back on inputs that lie on the device: the difference is what the host adds to a step.
+func BenchmarkHost(b *testing.B) {
+	be := backend(b)
+	loop := func(steps int) time.Duration {
+		j, _ := jobOf(b, be, "", steps)
+		j.EvalEvery, j.SaveEvery = 0, 0
+		var first, last time.Time
+		n := 0
+		j.Report.(*heard).after = func(int) {
+			if n++; n == 1 {
+				first = time.Now()
+			}
+			last = time.Now()
+		}
+		_, err := Run(b.Context(), j)
+		require.NoError(b, err)
+		return last.Sub(first) / time.Duration(steps-1)
+	}
+	program := func(steps int) time.Duration {
+		j, _ := jobOf(b, be, "", steps)
+		x := newBench(b, be, modelOf(b, j.Options), Fresh(tiny, 1))
+		loader, err := data.NewLoader(b.Context(), j.Data.Train, data.LoaderOptions{Batch: j.Global})
+		require.NoError(b, err)
+		defer loader.Close()
+		batch, err := loader.Next()
+		require.NoError(b, err)
+		inputs, err := x.run.upload(batch, j.Microbatches(), j.Micro)
+		require.NoError(b, err)
+		rate, err := be.Upload(shapes.Make(dtypes.Float32), []float32{1e-3})
+		require.NoError(b, err)
+		inputs = append(inputs, rate)
+		var start time.Time
+		for i := range steps {
+			if i == 1 {
+				require.NoError(b, x.dev.state[0].Wait())
+				start = time.Now()
+			}
+			outs, err := x.p.Run(append(append([]*lower.Buffer{}, x.dev.state...), inputs...)...)
+			require.NoError(b, err)
+			copy(x.dev.state, outs[1:])
+			outs[0].Finalize()
+		}
+		require.NoError(b, x.dev.state[0].Wait())
+		return time.Since(start) / time.Duration(steps-1)
+	}
+	var whole, alone time.Duration
+	for b.Loop() {
+		whole, alone = loop(400), program(400)
+	}
+	b.ReportMetric(float64(whole.Microseconds()), "loop-µs/step")
+	b.ReportMetric(float64(alone.Microseconds()), "program-µs/step")
+	b.ReportMetric(float64((whole - alone).Microseconds()), "host-µs/step")
 }
