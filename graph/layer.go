@@ -40,7 +40,7 @@ func (w Weights) layerOf(at found) layer {
 		return y
 	}
 	gate, up, down := w.matrix(at, pathGate, w.dtype), w.matrix(at, pathUp, w.dtype), w.matrix(at, pathDown, w.dtype)
-	y.experts = composite.Experts{Gate: []*Node{gate.w}, Up: []*Node{up.w}, Down: []*Node{down.w}}
+	y.experts = composite.Experts{Gate: []*Node{gate.w}, Up: []*Node{up.w}, Down: []*Node{down.w}, Frozen: w.scale != 0}
 	if gate.a != nil || up.a != nil || down.a != nil {
 		y.adapted = &adaptedExperts{gate, up, down}
 	}

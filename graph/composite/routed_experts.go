@@ -13,7 +13,16 @@ import (
 
 // Experts are the matrices of one layer's experts, [out, in]: either one tensor each of all experts
 // (Gate and Up [E, F, D], Down [E, D, F]) or E tensors each (Gate and Up [F, D], Down [D, F]).
-type Experts struct{ Gate, Up, Down []*Node }
+type Experts struct {
+	Gate, Up, Down []*Node
+	Frozen         bool // no gradient of the matrices is computed
+}
+
+// expertsState is what the gradient of routed experts knows beside their inputs.
+type expertsState struct {
+	as     attrs
+	frozen bool
+}
 
 // RoutedExperts sends every token through its experts and sums the results by weight. No token is
 // dropped.
@@ -37,7 +46,7 @@ func RoutedExperts(x, chosen, weights *Node, w Experts) *Node {
 	in := append([]*Node{x, chosen, weights}, w.Gate...)
 	in = append(append(in, w.Up...), w.Down...)
 	as := attrs{{"experts", strconv.Itoa(w.count())}, {"form", form}}
-	return call(RoutedExpertsName, as, in, as, routedExperts)[0]
+	return call(RoutedExpertsName, as, in, expertsState{as, w.Frozen}, routedExperts)[0]
 }
 
 // routedExperts is the meaning of the composite: put the rows of an expert together, three grouped

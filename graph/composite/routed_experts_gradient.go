@@ -11,21 +11,29 @@ import (
 // makes one of the two declarations, unless their inputs were set apart for the gradient to compute them
 // again.
 func routedExpertsVJP(in, dys []*Node, state any) []*Node {
-	as := state.(attrs)
+	st := state.(expertsState)
+	as := st.as
 	kept := call(RoutedExpertsName, append(as[:len(as):len(as)], [2]string{"keep", "true"}), in, nil, routedExpertsKept)
 	all := append(append(append([]*Node{}, in...), dys[0]), kept[1:]...)
 	n := len(in)
+	if st.frozen {
+		as = append(as[:len(as):len(as)], [2]string{"frozen", "true"})
+	}
 	results := call(RoutedExpertsGradientName, as, all, nil, func(all []*Node) []*Node {
-		return routedExpertsGradient(all[:n], all[n], all[n+1:])
+		return routedExpertsGradient(all[:n], all[n], all[n+1:], st.frozen)
 	})
-	return append([]*Node{results[0], nil}, results[1:]...)
+	out := make([]*Node, len(in))
+	out[0] = results[0]
+	copy(out[2:], results[1:])
+	return out
 }
 
 // routedExpertsGradient is the gradient of routedExperts from its inputs, dy [T, D] and what
-// routedExpertsKept keeps: dx [T, D], then those of weights [T, K] and of each of the experts' matrices.
+// routedExpertsKept keeps: dx [T, D], then those of weights [T, K] and, unless frozen, of each of the experts'
+// matrices.
 //
 // Types are those that differentiating the body would give: products in x's, what follows them in float32.
-func routedExpertsGradient(in []*Node, dy *Node, kept []*Node) []*Node {
+func routedExpertsGradient(in []*Node, dy *Node, kept []*Node, frozen bool) []*Node {
 	x, weights, w := in[0], in[2], expertsOf(in[3:])
 	rows, place, sizes, g, u, down := kept[0], kept[1], kept[2], kept[3], kept[4], kept[5]
 	graph, dtype, t, k := x.Graph(), x.DType(), weights.Shape().Dim(0), weights.Shape().Dim(1)
@@ -47,12 +55,14 @@ func routedExpertsGradient(in []*Node, dy *Node, kept []*Node) []*Node {
 	du := Mul(dh, a)                                  // [R, F]
 	one := ConstAsDType(graph, dtype, 1)
 	dg := Mul(Mul(dh, u), Mul(s, Add(one, Sub(g, a))))                                             // [R, F]
-	dwDown := groupedOuter(ddown, Mul(a, u), sizes, split)                                         // [E, D, F]
-	dwGate := groupedOuter(dg, rows, sizes, split)                                                 // [E, F, D]
-	dwUp := groupedOuter(du, rows, sizes, split)                                                   // [E, F, D]
 	drows := Add(groupedGEMMTransposed(dg, w.Gate, sizes), groupedGEMMTransposed(du, w.Up, sizes)) // [R, D]
 	dx := ConvertDType(ReduceSum(apart(drows), 1), dtype)                                          // [T, D]
-
+	if frozen {
+		return []*Node{dx, dweights}
+	}
+	dwDown := groupedOuter(ddown, Mul(a, u), sizes, split) // [E, D, F]
+	dwGate := groupedOuter(dg, rows, sizes, split)         // [E, F, D]
+	dwUp := groupedOuter(du, rows, sizes, split)           // [E, F, D]
 	return append(append(append([]*Node{dx, dweights}, dwGate...), dwUp...), dwDown...)
 }
 
