@@ -30,6 +30,10 @@ type Batcher struct {
 	paged *paged
 	model infer.Model
 
+	// Arguments, for the loop alone.
+	prompt, tokens *feed           // of a prompt's part, and of a decode step
+	choices        map[int]*choice // by rows
+
 	mu      sync.Mutex
 	s       *sched.Scheduler
 	running map[sched.ID]*job
@@ -59,16 +63,15 @@ func NewBatcher(ctx context.Context, e *Engine, o BatchOptions, ends []int32) (*
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	scratch := max(o.Chunk, o.Slots) // positions that nobody reads, behind the pool
-	p, err := newPaged(e, o.Slots, o.Chunk, o.Context, o.Blocks*o.Block+scratch, o.Block)
+	p, err := newPaged(ctx, e, o.Slots, o.Chunk, o.Context, o.Blocks*o.Block+scratch, o.Block)
 	if err != nil {
 		return nil, err
 	}
 	b := &Batcher{e: e, o: o, paged: p, s: s, running: map[sched.ID]*job{}, wake: make(chan struct{}, 1), done: make(chan struct{}),
-		model: infer.Model{Vocab: e.cfg.Vocab, Context: min(o.Context, e.cfg.Context), Layers: e.cfg.Layers, Experts: e.cfg.Experts, Ends: ends}}
+		prompt: newFeed(1, o.Chunk, o.Context, o.Block), tokens: newFeed(o.Slots, 1, o.Context, o.Block),
+		choices: map[int]*choice{1: newChoice(1, e.cfg.Vocab), o.Slots: newChoice(o.Slots, e.cfg.Vocab)},
+		model:   infer.Model{Vocab: e.cfg.Vocab, Context: min(o.Context, e.cfg.Context), Layers: e.cfg.Layers, Experts: e.cfg.Experts, Ends: ends}}
 	go b.loop()
 	return b, nil
 }
@@ -109,6 +112,7 @@ func (b *Batcher) Submit(ctx context.Context, r infer.Request) (<-chan infer.Eve
 		return nil, err
 	}
 	b.running[id] = j
+	go j.events.pump(ctx)
 	j.stop = context.AfterFunc(ctx, func() { b.cancel(id) })
 	b.poke()
 	return j.events.out, nil
@@ -149,9 +153,17 @@ func (b *Batcher) Close() {
 	b.mu.Unlock()
 	b.poke()
 	<-b.done
-	if !already {
-		b.paged.close()
+	if already {
+		return
 	}
+	args := append(b.prompt.all(), b.tokens.all()...)
+	for _, c := range b.choices {
+		args = append(args, c.all()...)
+	}
+	for _, a := range args {
+		a.free()
+	}
+	b.paged.close()
 }
 
 // loop runs steps until Close.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	"github.com/stretchr/testify/require"
 
 	"mix/lower"
@@ -16,7 +17,9 @@ import (
 
 // BenchmarkBatcher16 runs 16 requests at once, an answer of 200 tokens each, beside it the programs alone
 // with the same tokens, and the scheduler alone with the same requests. of-programs is the throughput against the
-// programs', 1 for a host that costs nothing; scheduler-% is the scheduler's part of the time.
+// programs', 1 for a host that costs nothing; scheduler-alone-% is what the scheduler takes by itself,
+// against the whole time: a lower bound, since within the loop its memory is out of the processor's caches and
+// readings there are about ten times as high. Each time is the best round's, as other work on the machine only adds.
 func BenchmarkBatcher16(b *testing.B) {
 	e := demoEngine(b, dtypes.Float32)
 	o := BatchOptions{Slots: 16, Chunk: 64, Block: 16}
@@ -31,20 +34,20 @@ func BenchmarkBatcher16(b *testing.B) {
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			const tokens = 200
-			var all, alone, scheduler time.Duration
+			var all, alone, scheduler []time.Duration
 			for b.Loop() {
 				r := infer.Request{Max: tokens, Sampling: tt.sampling, LogProbs: -1, PromptLogProbs: -1, IgnoreEnd: true}
-				took, answers := together(b, x, r)
-				all += took
-				scheduler += schedulerAlone(b, x, tokens)
-				alone += programsAlone(b, x, tt.sampling, answers)
+				took, answers := ask16(b, x, r)
+				all = append(all, took)
+				scheduler = append(scheduler, schedulerAlone(b, x, tokens))
+				alone = append(alone, programsAlone(b, x, tt.sampling, answers))
 			}
-			steps := float64(b.N * tokens)
-			b.ReportMetric(float64(b.N*tokens*o.Slots)/all.Seconds(), "tokens/s")
-			b.ReportMetric(all.Seconds()*1e6/steps, "µs/step")
-			b.ReportMetric(alone.Seconds()*1e6/steps, "programs-µs/step")
-			b.ReportMetric(alone.Seconds()/all.Seconds(), "of-programs")
-			b.ReportMetric(100*scheduler.Seconds()/all.Seconds(), "scheduler-%")
+			a, p, s := slices.Min(all).Seconds(), slices.Min(alone).Seconds(), slices.Min(scheduler).Seconds()
+			b.ReportMetric(float64(tokens*o.Slots)/a, "tokens/s")
+			b.ReportMetric(a*1e6/tokens, "µs/step")
+			b.ReportMetric(p*1e6/tokens, "programs-µs/step")
+			b.ReportMetric(p/a, "of-programs")
+			b.ReportMetric(100*s/a, "scheduler-alone-%")
 		})
 	}
 }
@@ -57,7 +60,7 @@ func prompts(b *Batcher) (all [][]int32) {
 	return all
 }
 
-func together(tb testing.TB, b *Batcher, r infer.Request) (time.Duration, [][]int32) {
+func ask16(tb testing.TB, b *Batcher, r infer.Request) (time.Duration, [][]int32) {
 	answers := make([][]int32, b.o.Slots)
 	began := time.Now()
 	var all sync.WaitGroup
@@ -209,3 +212,23 @@ func programsAlone(tb testing.TB, b *Batcher, s infer.Sampling, answers [][]int3
 	}
 	return time.Since(began)
 }
+
+// arguments collects buffers of one call.
+type arguments struct {
+	be  *lower.Backend
+	all []*lower.Buffer
+	err error
+}
+
+func (a *arguments) add(dtype dtypes.DType, flat any, dims ...int) {
+	if a.err != nil {
+		return
+	}
+	var b *lower.Buffer
+	if b, a.err = a.be.Upload(shapes.Make(dtype, dims...), flat); a.err == nil {
+		a.all = append(a.all, b)
+	}
+}
+
+func (a *arguments) ints(x []int32, dims ...int)     { a.add(dtypes.Int32, x, dims...) }
+func (a *arguments) floats(x []float32, dims ...int) { a.add(dtypes.Float32, x, dims...) }

@@ -32,8 +32,8 @@ type Options struct {
 
 	// Loading is told of the bytes of weights that are on the device. nil for nobody.
 	Loading func(done, total int64)
-	// Compiling is told of each program before it is compiled, and what it returns is called after. nil
-	// for nobody.
+	// Compiling is told of each program before it is compiled, and what it returns is called after: one at
+	// a time, but programs may be compiled together. nil for nobody.
 	Compiling func(program string) (compiled func())
 }
 
@@ -48,6 +48,8 @@ type Engine struct {
 
 	mu       sync.Mutex
 	programs map[string]*program
+
+	telling sync.Mutex // held while Options.Compiling runs
 }
 
 // program is compiled by the first who asks for it, while the others wait.

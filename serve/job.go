@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -11,27 +12,29 @@ import (
 
 // job is a request at work. Its fields belong to the loop while a step runs, and else to the Batcher's lock.
 type job struct {
-	ctx    context.Context
-	r      infer.Request
-	ends   map[int32]bool // ids that end the text
-	events *events
-	stop   func() bool // of the watch on ctx
-	usage  infer.Usage
-	counts map[int32]int // of the tokens generated
-	seen   []uint8       // [V] of tokens in prompt and text, with a repetition penalty
-	prompt []infer.Place
-	scored int // tokens of the prompt that prompt had, up to now
-	model  infer.Model
+	ctx     context.Context
+	r       infer.Request
+	ends    map[int32]bool // ids that end the text
+	events  *events
+	stop    func() bool // of the watch on ctx
+	usage   infer.Usage
+	counts  map[int32]int // of the tokens generated
+	seen    []uint8       // [V] of tokens in prompt and text, with a repetition penalty
+	allowed []uint32      // of the mask, at the last draw
+	prompt  []infer.Place
+	scored  int // tokens of the prompt that prompt had, up to now
+	model   infer.Model
 }
 
 func newJob(ctx context.Context, r infer.Request, m infer.Model) *job {
-	j := &job{ctx: ctx, r: r, ends: map[int32]bool{}, events: newEvents(ctx), model: m, counts: map[int32]int{}}
+	j := &job{ctx: ctx, r: r, ends: map[int32]bool{}, events: newEvents(), model: m, counts: map[int32]int{}}
 	j.usage.Prompt = len(r.Prompt)
-	for _, id := range r.Stop {
-		j.ends[id] = true
+	stops := r.Stop
+	if !r.IgnoreEnd || r.Mask != nil { // a mask allows nothing after an end
+		stops = slices.Concat(stops, m.Ends)
 	}
-	if !r.IgnoreEnd {
-		for _, id := range m.Ends {
+	for _, id := range stops {
+		if id >= 0 && int(id) < m.Vocab { // others cannot be drawn
 			j.ends[id] = true
 		}
 	}
@@ -53,8 +56,15 @@ func (j *job) ranked() bool {
 // early tells that the text may not end yet.
 func (j *job) early() bool { return j.usage.Generated < j.r.Min }
 
-// added fills what is added to the logits of the next draw, [V], from zeros.
-func (j *job) added(to []float32) {
+// adds tells whether something is added to the logits.
+func (j *job) adds() bool {
+	s := j.r.Sampling
+	return len(s.Bias) > 0 || s.Presence != 0 || s.Frequency != 0 || j.r.Mask != nil || j.early()
+}
+
+// added fills what is added to the logits of the next draw, [V], from zeros. It is an error if no token may
+// come.
+func (j *job) added(to []float32) error {
 	s := j.r.Sampling
 	for id, b := range s.Bias {
 		to[id] += b
@@ -65,25 +75,47 @@ func (j *job) added(to []float32) {
 		}
 	}
 	no := float32(math.Inf(-1))
+	if j.r.Mask != nil {
+		if j.allowed == nil {
+			j.allowed = make([]uint32, (len(to)+31)/32)
+		}
+		j.r.Mask.Allowed(j.allowed)
+		for id := range to {
+			if !j.allows(int32(id)) {
+				to[id] = no
+			}
+		}
+	}
 	if j.early() {
 		for id := range j.ends {
 			to[id] = no
 		}
 	}
-	if j.r.Mask != nil {
-		bits := make([]uint32, (len(to)+31)/32)
-		j.r.Mask.Allowed(bits)
-		for id := range to {
-			if bits[id/32]>>(id%32)&1 == 0 {
-				to[id] = no
-			}
-		}
+	if (j.r.Mask != nil || j.early()) && !slices.ContainsFunc(to, func(x float32) bool { return x != no }) {
+		return j.stuck()
 	}
+	return nil
+}
+
+// allows tells whether the mask allowed an id at the last draw.
+func (j *job) allows(id int32) bool { return j.allowed[id/32]>>(id%32)&1 != 0 }
+
+// stuck is the error that no token may come.
+func (j *job) stuck() error {
+	if j.early() {
+		return fmt.Errorf("%w: after %d tokens only an end may come, but at least %d are asked for", infer.ErrRequest, j.usage.Generated, j.r.Min)
+	}
+	return fmt.Errorf("%w: the constraint allows no token after %d", infer.ErrRequest, j.usage.Generated)
 }
 
 // take takes in a drawn id. It returns the event to send and whether the id ends the text.
 func (j *job) take(id int32, place *infer.Place, experts [][]uint8) (e infer.Event, ends bool, err error) {
 	e = infer.Event{Token: id, Place: place, Experts: experts, Prompt: j.takePrompt(), StopID: -1}
+	if j.r.Mask != nil {
+		if err := j.accept(id); err != nil {
+			return e, false, err
+		}
+	}
 	if j.ends[id] {
 		e.Finish, e.StopID = infer.FinishStop, id
 		return e, true, nil
@@ -94,10 +126,18 @@ func (j *job) take(id int32, place *infer.Place, experts [][]uint8) (e infer.Eve
 	if j.seen != nil {
 		j.seen[id] = 1
 	}
-	if j.r.Mask != nil {
-		err = j.r.Mask.Accept(id)
+	return e, false, nil
+}
+
+// accept tells the mask of a drawn id. That it refuses one it allowed says that the constraint went wrong.
+func (j *job) accept(id int32) error {
+	if !j.allows(id) {
+		return fmt.Errorf("token %d was drawn, which the constraint does not allow", id)
 	}
-	return e, false, err
+	if err := j.r.Mask.Accept(id); err != nil {
+		return fmt.Errorf("%w: constraint: %w", infer.ErrRequest, err)
+	}
+	return nil
 }
 
 // takePrompt is what is known of the prompt's tokens, once.
@@ -158,10 +198,8 @@ type events struct {
 	end  bool
 }
 
-func newEvents(ctx context.Context) *events {
-	q := &events{out: make(chan infer.Event, 16), more: make(chan struct{}, 1)}
-	go q.pump(ctx)
-	return q
+func newEvents() *events {
+	return &events{out: make(chan infer.Event, 16), more: make(chan struct{}, 1)}
 }
 
 func (q *events) send(e infer.Event) {

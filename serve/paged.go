@@ -1,7 +1,10 @@
 package serve
 
 import (
+	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -43,41 +46,67 @@ func (d drawing) String() string {
 }
 
 // newPaged compiles all programs and makes an empty pool. size is the block's, in positions.
-func newPaged(e *Engine, slots, chunk, context, positions, size int) (p *paged, err error) {
-	p = &paged{e: e, slots: slots, chunk: chunk, context: context, positions: positions, draw: map[drawing]*lower.Program{}}
+func newPaged(ctx context.Context, e *Engine, slots, chunk, context, positions, size int) (_ *paged, err error) {
+	all := &paged{e: e, slots: slots, chunk: chunk, context: context, positions: positions, draw: map[drawing]*lower.Program{}}
 	defer func() {
 		if err != nil {
-			p.close()
+			all.close()
 		}
 	}()
-	if p.decode, err = p.forward("paged_decode", slots, 1, false); err != nil {
+	var mu sync.Mutex
+	work := []func() error{
+		func() (err error) { all.decode, err = all.forward("paged_decode", slots, 1, false); return err },
+		func() (err error) { all.prefill, err = all.forward("paged_prefill", 1, chunk, false); return err },
+		func() (err error) { all.scored, err = all.forward("paged_score", 1, chunk, true); return err },
+		func() (err error) { all.copy, err = all.copying(size); return err },
+	}
+	for _, d := range []drawing{{slots, true}, {1, true}, {slots, false}, {1, false}} {
+		work = append(work, func() error {
+			program, err := all.drawing(d)
+			mu.Lock()
+			defer mu.Unlock()
+			all.draw[d] = program
+			return err
+		})
+	}
+	if err := together(ctx, compilers, work); err != nil {
 		return nil, err
 	}
-	if p.prefill, err = p.forward("paged_prefill", 1, chunk, false); err != nil {
-		return nil, err
-	}
-	if p.scored, err = p.forward("paged_score", 1, chunk, true); err != nil {
-		return nil, err
-	}
-	if p.copy, err = p.copying(size); err != nil {
-		return nil, err
-	}
-	for _, d := range []drawing{{1, false}, {1, true}, {slots, false}, {slots, true}} {
-		if p.draw[d] != nil {
-			continue
-		}
-		if p.draw[d], err = p.drawing(d); err != nil {
-			return nil, err
-		}
-	}
-	for _, s := range p.shapes() {
+	for _, s := range all.shapes() {
 		b, err := e.zeros(s)
 		if err != nil {
 			return nil, fmt.Errorf("pool of %d positions: %w", positions, err)
 		}
-		p.pool = append(p.pool, b)
+		all.pool = append(all.pool, b)
 	}
-	return p, nil
+	return all, nil
+}
+
+// compilers is how many programs are compiled at a time.
+const compilers = 2
+
+// together does all work, some of it at a time, in order. After an error, or the end of ctx, nothing more is
+// begun. It returns the first error.
+func together(ctx context.Context, atOnce int, work []func() error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range atOnce {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(work) {
+					return
+				}
+				if err := work[i](); err != nil {
+					stop(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
 }
 
 func (p *paged) close() {

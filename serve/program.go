@@ -34,7 +34,7 @@ func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.
 		return entry.p, nil
 	}
 	if e.o.Compiling != nil {
-		defer e.o.Compiling(name)()
+		defer e.compiling(name)()
 	}
 	defer func() { // graph functions panic
 		if r := recover(); r != nil {
@@ -56,6 +56,18 @@ func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.
 	}
 	entry.p = p
 	return p, nil
+}
+
+// compiling tells of a program, and returns what is to be called after. One is told at a time.
+func (e *Engine) compiling(program string) (compiled func()) {
+	e.telling.Lock()
+	defer e.telling.Unlock()
+	done := e.o.Compiling(program)
+	return func() {
+		e.telling.Lock()
+		defer e.telling.Unlock()
+		done()
+	}
 }
 
 // Names of a step's parameters beside weights and cache, in order.

@@ -96,6 +96,9 @@ func TestResumedIsUninterrupted(t *testing.T) {
 	require.NoError(t, err)
 	defer be.Finalize()
 	for _, adapters := range []bool{false, true} {
+		if testing.Short() && adapters {
+			continue
+		}
 		job := func(dir string) (Job, *heard) {
 			j, h := jobOf(t, be, "", steps)
 			if adapters {
@@ -212,6 +215,9 @@ func TestARunOutlivesItsReport(t *testing.T) {
 
 // TestAnotherModelIsRefused resumes with a model of the same shapes that computes something else.
 func TestAnotherModelIsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles much; needs go test without -short")
+	}
 	be, dir := backend(t), filepath.Join(t.TempDir(), "run")
 	j, _ := jobOf(t, be, dir, 2)
 	_, err := Run(t.Context(), j)

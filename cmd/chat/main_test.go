@@ -194,14 +194,14 @@ func script(t *testing.T) (io.Reader, func(string)) {
 
 // watched is an output that tells when the first text has come.
 type watched struct {
-	strings.Builder
+	text strings.Builder
 	once sync.Once
 	some chan struct{}
 }
 
 func (w *watched) Write(b []byte) (int, error) {
 	defer w.once.Do(func() { close(w.some) })
-	return w.Builder.Write(b)
+	return w.text.Write(b)
 }
 
 func TestInterruptStopsAnAnswer(t *testing.T) {
@@ -213,6 +213,7 @@ func TestInterruptStopsAnAnswer(t *testing.T) {
 	i := &interrupts{make(chan os.Signal), func() {}}
 	go func() {
 		say("hello")
+		<-s.left
 		<-out.some
 		i.got <- os.Interrupt
 		say("again")
@@ -223,7 +224,7 @@ func TestInterruptStopsAnAnswer(t *testing.T) {
 	code := cli.Run(context.Background(), new(command), "chat", "", []string{s.URL, "--chat"}, cli.IO{In: in, Out: &out, Err: &log}, kong.Bind(i))
 	require.Zero(t, code)
 	require.Equal(t, 2, strings.Count(log.String(), "(stopped)"), log.String())
-	require.True(t, strings.HasPrefix(out.String(), "answer \n"), "what was shown stays")
+	require.True(t, strings.HasPrefix(out.text.String(), "answer \n"), "what was shown stays")
 	said := s.asked[1]["messages"].([]any)
 	require.Len(t, said, 3, "a stopped answer is of the conversation")
 	require.Equal(t, "answer ", said[1].(map[string]any)["content"])

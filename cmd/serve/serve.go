@@ -19,6 +19,7 @@ import (
 	"mix/serve"
 	"mix/serve/api"
 	"mix/serve/grammar"
+	"mix/serve/web"
 )
 
 // block is how many positions a block of the pool has.
@@ -118,7 +119,7 @@ func (c *command) handler(e *later, m *flags.Opened, log *slog.Logger) (*api.Ser
 	ip := net.ParseIP(c.Host)
 	return api.New(api.Options{Engine: e, Tokenizer: m.Tokenizer, Model: c.name(), Created: time.Now(), Version: version(), Grammar: api.Masks(compiler),
 		Keys: c.APIKey, Origins: c.Origin, Local: c.Host == "localhost" || ip != nil && ip.IsLoopback(), Timeout: c.Timeout, Megatron: era, Stats: e.stats,
-		Log: log})
+		Page: web.Page(), Log: log})
 }
 
 func (c *command) listen() (net.Listener, error) {
@@ -168,6 +169,9 @@ func (c *command) serve(ctx context.Context, l net.Listener, handler *api.Server
 	var err error
 	select {
 	case err = <-ended:
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) { // a signal while programs were compiled
+			err = nil
+		}
 	case <-ctx.Done():
 		log.Info("draining", "at most", c.Drain.String())
 		patience, cancel := context.WithTimeout(context.Background(), c.Drain)

@@ -33,6 +33,7 @@ var rooms = []row{
 	{"train/lora", []string{"graph", "sharding/…"}, "adapters on the host: names, files and arithmetic, no graph functions"},
 	{"serve/sched", []string{"serve/infer"}, "who runs next: no graph, no device"},
 	{"serve/grammar", []string{"graph/token", "serve/infer"}, "what may come next: bytes and ids"},
+	{"serve/web", nil, "a leaf: files and their headers"},
 	{"serve/api", []string{"graph/token", "serve/infer", "serve/grammar"}, "HTTP over an engine, whichever"},
 	{"serve", []string{"graph/…", "sharding/…", "lower", "lower/target", "serve/infer", "serve/sched"}, "serving knows the compiler's front and its targets, not its rooms, and never training"},
 	{"lower", []string{"lower/trace", "lower/pass", "lower/target", "lower/ir", "lower/pjrt", "lower/plugin", "sharding", "sharding/axis"},

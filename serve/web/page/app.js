@@ -38,7 +38,7 @@ const messages = (draft) => [
 ];
 
 function slides() {
-  for (const o of document.querySelectorAll("#settings .slide output")) o.value = Number($(o.htmlFor.value).value).toFixed(2);
+  for (const o of document.querySelectorAll("#settings .slide output")) o.value = Number($(o.htmlFor.value).value);
 }
 
 // The server, and the room in its context.
@@ -119,7 +119,7 @@ function entry(kind, ...children) {
 }
 
 async function send() {
-  const draft = $("prompt").value, chat = mode() === "chat";
+  const draft = $("prompt").value, chat = mode() === "chat", past = history;
   if (running || state !== "ready" || !draft || (chat && !draft.trim()) || !$("settings").reportValidity()) return;
   running = new AbortController();
   counting?.abort();
@@ -144,8 +144,8 @@ async function send() {
   e.classList.remove("writing");
   e.removeAttribute("aria-busy");
   if (chat && answer.text) {
-    history.push({ role: "user", content: draft }, { role: "assistant", content: answer.text });
-  } else if (chat && !$("prompt").value) {
+    past.push({ role: "user", content: draft }, { role: "assistant", content: answer.text });
+  } else if (chat && past === history && !$("prompt").value) {
     $("prompt").value = draft; // nothing was said to it: it may be sent again
   }
   if (!chat) foot.append(goOn(draft + answer.text));
@@ -163,6 +163,7 @@ async function write(answer, chat, draft, how) {
   if ($("details").checked) Object.assign(body, chat ? { logprobs: true, top_logprobs: 5 } : { logprobs: 5 });
   for await (const event of events(path, body, { key: key(), signal })) {
     how.usage = event.usage || how.usage;
+    if (how.usage) room(how.usage.prompt_tokens + how.usage.completion_tokens);
     const choice = event.choices[0];
     if (!choice) continue;
     const text = chat ? choice.delta.content || "" : choice.text, from = answer.tokens.length, follow = atEnd();
@@ -187,7 +188,6 @@ function summary(answer, how, stopped) {
   const n = how.usage?.completion_tokens ?? answer.tokens.length, seconds = (performance.now() - how.first) / 1000;
   const said = [n === 1 ? "1 token" : `${n} tokens`];
   if (how.first && n > 1) said.push(`${((n - 1) / Math.max(seconds, 1e-3)).toFixed(1)} a second`, `first after ${((how.first - how.began) / 1000).toFixed(2)} s`);
-  if (how.usage) room(how.usage.prompt_tokens + how.usage.completion_tokens);
   said.push(stopped ? "stopped by you" : { length: "cut at the length", stop: "ended by itself" }[how.reason] || how.reason);
   return said.filter(Boolean).map((s) => element("span", {}, s));
 }

@@ -34,9 +34,9 @@ export async function ready() {
   }
 }
 
-// events posts a body and gives the events of the answer as they come. An event that holds an error is thrown.
+// events posts a body and gives the events of the answer as they come, each with the usage so far. An event that holds an error is thrown.
 export async function* events(path, body, options) {
-  const r = await request(path, { ...body, stream: true, stream_options: { include_usage: true } }, options);
+  const r = await request(path, { ...body, stream: true, stream_options: { include_usage: true, continuous_usage_stats: true } }, options);
   for await (const data of lines(r.body)) {
     if (data === "[DONE]") return;
     const event = JSON.parse(data);

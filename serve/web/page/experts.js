@@ -85,7 +85,7 @@ export class Experts {
     g.textAlign = "right";
     g.textBaseline = "middle";
     const each = Math.ceil(13 / row);
-    for (let l = 0; l < this.layers; l += each) g.fillText(String(l), gutter - 7, (l + 0.5) * row);
+    for (let l = 0; l < this.layers; l += each) g.fillText(String(l), gutter - 7, Math.max(6, (l + 0.5) * row));
   }
 
   // drawGrid draws a row of experts for each layer: how much the answer used them, and which the token did. The
@@ -112,7 +112,7 @@ export class Experts {
     this.numbers(g, row);
     g.textAlign = "center";
     for (let e = 0; e < this.experts; e++) g.fillText(String(e), x(e), this.layers * row + 10);
-    this.drawWay(g, t?.experts || [], x, y, Math.min(row, col) * 0.36);
+    this.drawWay(g, t?.experts || [], x, y, Math.min(row * (row < 14 ? 0.48 : 0.36), col * 0.36));
     this.at.which.textContent = t ? `of token ${this.place + 1}${this.chosen < 0 ? ", the latest" : ""}` : "of each token";
     this.at.grid.setAttribute("aria-label", "Experts of the shown token, by layer: " +
       (t?.experts ? t.experts.map((c, l) => `${l}: ${c.join(" and ")}`).join("; ") : "none yet"));
