@@ -91,7 +91,7 @@ func (b *builder) stream(w http.ResponseWriter, r *http.Request, a completionAns
 		}
 		return e.data("", a)
 	}
-	if err := b.s.forward(r.Context(), pieces, send, e.keepAlive); err != nil {
+	if err := b.s.forward(r.Context(), len(b.jobs), pieces, send, e.keepAlive); err != nil {
 		return b.s.abort(e, w, openAI, err)
 	}
 	if opts.Usage {

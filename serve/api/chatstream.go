@@ -34,7 +34,7 @@ func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, c *chatReque
 		m.count(p)
 		return s.chatPieces(c, p, &readers[p.index], send)
 	}
-	if err := s.forward(r.Context(), pieces, each, e.keepAlive); err != nil {
+	if err := s.forward(r.Context(), len(jobs), pieces, each, e.keepAlive); err != nil {
 		return s.abort(e, w, openAI, err)
 	}
 	if opts.Usage {

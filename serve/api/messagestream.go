@@ -43,7 +43,7 @@ func (s *Server) messagesStream(w http.ResponseWriter, r *http.Request, a claude
 		return err
 	}
 	ping := func() error { return b.send("ping") }
-	if err := s.forward(r.Context(), pieces, each, ping); err != nil {
+	if err := s.forward(r.Context(), 1, pieces, each, ping); err != nil {
 		return s.abort(e, w, anthropic, err)
 	}
 	return nil

@@ -52,19 +52,23 @@ func (e *events) send(text string) error {
 	return nil
 }
 
-// forward gives all pieces to each, and sends idle when nothing has come for a while. It returns the error of
+// forward gives all pieces of so many texts to each, and sends idle when nothing has come for a while. It returns the error of
 // the first text that did not end by itself.
-func (s *Server) forward(ctx context.Context, pieces <-chan piece, each func(piece) error, idle func() error) error {
+func (s *Server) forward(ctx context.Context, texts int, pieces <-chan piece, each func(piece) error, idle func() error) error {
 	tick := time.NewTicker(s.o.KeepAlive)
 	defer tick.Stop()
 	for {
 		select {
 		case p, ok := <-pieces:
-			if !ok {
+			switch {
+			case !ok && texts > 0 && ctx.Err() != nil: // the end of one was lost with its receiver
+				return ended(ctx)
+			case !ok:
 				return nil
 			}
 			tick.Reset(s.o.KeepAlive)
 			if p.end != nil {
+				texts--
 				if err := broken(ctx, p.end); err != nil {
 					return err
 				}
