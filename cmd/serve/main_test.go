@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -272,7 +271,7 @@ func TestKilled(t *testing.T) {
 	body, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	require.Equal(t, http.StatusOK, resp.StatusCode, fmt.Sprintf("%s", body))
+	require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
 	s.stop()
 	require.Zero(t, s.wait(t), s.String())
 }
