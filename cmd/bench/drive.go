@@ -75,13 +75,11 @@ func (d *driver) closed(ctx context.Context, clients, n int, duration time.Durat
 // refused is how long a client of a closed loop waits after an error.
 const refused = 100 * time.Millisecond
 
-// measure does one request and tells whether it was answered. A request that the end of ctx cut short is not recorded.
+// measure does one request and tells whether it was answered.
 func (d *driver) measure(ctx context.Context, a openai.Ask, start time.Time, due time.Duration) bool {
 	d.progress.sent()
 	r := ask(ctx, d.client, a, d.timeout, start, due)
-	if ctx.Err() != nil && r.err != nil {
-		return false
-	}
+	r.cut = r.err != nil && ctx.Err() != nil
 	d.progress.ended(r.err == nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -55,7 +55,7 @@ func (c *load) Run(ctx context.Context, streams *cli.IO) error {
 	if c.Model == "" {
 		names, err := client.Models(ctx)
 		if err != nil {
-			return fmt.Errorf("%w; --model says which to ask for", err)
+			return fmt.Errorf("asking for the models, as there is no --model: %w", err)
 		}
 		if len(names) == 0 {
 			return errors.New("the server lists no model: --model says which to ask for")

@@ -31,9 +31,8 @@ func plot(r summary, records []record, whole bool) ([]byte, error) {
 	}
 	d := new(drawing)
 	s := gather(records)
-	span := latencies(s)
-	d.percentiles(r, s, span)
-	d.requests(records, span, r.Seconds)
+	d.percentiles(r, s, span(s.first, s.whole, lasting(s.gap)))
+	d.requests(records, span(s.first, s.whole), r.Seconds)
 	d.throughput(records, r.Seconds)
 	var b bytes.Buffer
 	err := pages.ExecuteTemplate(&b, map[bool]string{false: "svg", true: "page"}[whole], map[string]any{
@@ -43,26 +42,30 @@ func plot(r summary, records []record, whole bool) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// latencies are the shortest and the longest time that is drawn.
-func latencies(s samples) (span [2]float64) {
-	span = [2]float64{math.Inf(1), 0}
-	for _, x := range [][]float64{s.first, s.gap, s.whole} {
+// span is from the shortest to the longest time.
+func span(times ...[]float64) (ends [2]float64) {
+	ends = [2]float64{math.Inf(1), 0}
+	for _, x := range times {
 		for _, v := range x {
-			span[0], span[1] = min(span[0], v), max(span[1], v)
+			ends[0], ends[1] = min(ends[0], v), max(ends[1], v)
 		}
 	}
-	if span[1] == 0 {
+	if ends[1] == 0 {
 		return [2]float64{1e-3, 1}
 	}
-	// Pieces that came in one packet are no time apart; they would stretch the axis without end.
-	span[0] = max(span[0], span[1]/1e5, 1e-5)
-	return span
+	return [2]float64{max(ends[0], 1e-6), max(ends[1], 1e-6)}
+}
+
+// lasting leaves out the shortest gaps: pieces that came in one packet would stretch the axis without end.
+func lasting(gaps []float64) []float64 {
+	describe(gaps)
+	return gaps[len(gaps)/20:]
 }
 
 // percentiles draws a curve a latency. The horizontal axis gives each further nine the same room.
-func (d *drawing) percentiles(r summary, s samples, span [2]float64) {
+func (d *drawing) percentiles(r summary, s samples, ends [2]float64) {
 	const top, bottom = 50., 270.
-	y := logAxis(span[0], span[1], bottom, top)
+	y := logAxis(ends[0], ends[1], bottom, top)
 	x := axis{0, 3, left, right, false}
 	d.text("title", "start", left, top-24, "Latency by percentile")
 	d.rows(y, left, right, duration)
@@ -112,13 +115,13 @@ func (d *drawing) labels(all []label) {
 	}
 }
 
-// most is how many requests are drawn as dots.
+// most is how many dots and steps are drawn.
 const most = 4000
 
 // requests draws each request at the time when it was due.
-func (d *drawing) requests(records []record, span [2]float64, seconds float64) {
+func (d *drawing) requests(records []record, ends [2]float64, seconds float64) {
 	const top, bottom = 350., 570.
-	y := logAxis(span[0], span[1], bottom, top)
+	y := logAxis(ends[0], ends[1], bottom, top)
 	x := linearAxis(seconds, left, right)
 	title := "Requests by the time when they were due"
 	every := (len(records) + most - 1) / most
@@ -131,6 +134,9 @@ func (d *drawing) requests(records []record, span [2]float64, seconds float64) {
 	var whole, first, failed [][2]float64
 	for i, r := range records {
 		at := x.at(r.due.Seconds())
+		if r.cut {
+			continue
+		}
 		if r.err != nil {
 			failed = append(failed, [2]float64{at, top - 8}) // all of them
 			continue
@@ -182,11 +188,17 @@ func (d *drawing) throughput(records []record, seconds float64) {
 	flying := linearAxis(float64(inFlight(records))*1.05, bottom, top)
 	now := 0
 	var steps [][2]float64
-	for _, c := range changes(records) {
+	all := changes(records)
+	every := (len(all) + most - 1) / most
+	for i, c := range all {
 		at := x.at(c.at.Seconds())
-		steps = append(steps, [2]float64{at, flying.at(float64(now))})
-		now += c.by
-		steps = append(steps, [2]float64{at, flying.at(float64(now))})
+		shown := (len(all)-1-i)%every == 0 // the last is
+		if shown {
+			steps = append(steps, [2]float64{at, flying.at(float64(now))})
+		}
+		if now += c.by; shown {
+			steps = append(steps, [2]float64{at, flying.at(float64(now))})
+		}
 	}
 	d.curve("curve flying", steps)
 	for _, v := range flying.ticks(4) {

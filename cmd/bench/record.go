@@ -20,6 +20,7 @@ type record struct {
 	answer int             // tokens
 	byUsed bool            // tokens are from the usage, else chunks were counted
 	err    error
+	cut    bool // by the end of the measurement: neither answered nor failed
 }
 
 // ask sends a request and waits for its end.

@@ -22,6 +22,7 @@ type summary struct {
 	Requests  int       `json:"requests"`
 	Completed int       `json:"completed"`
 	Failed    int       `json:"failed"`
+	Cut       int       `json:"cut_off"`      // in flight when a signal ended the measurement; not among the requests
 	Textless  int       `json:"without_text"` // completed streams in which no text came
 	InFlight  int       `json:"max_in_flight"`
 	Errors    []failure `json:"errors"`
@@ -62,6 +63,9 @@ type samples struct{ first, gap, token, whole, lag, prompts, answers []float64 }
 
 func gather(records []record) (s samples) {
 	for _, r := range records {
+		if r.cut {
+			continue
+		}
 		s.lag = append(s.lag, (r.sent - r.due).Seconds())
 		if r.err != nil {
 			continue
@@ -89,7 +93,7 @@ func gather(records []record) (s samples) {
 
 func summarize(records []record) summary {
 	s := gather(records)
-	r := summary{Requests: len(records), First: describe(s.first), Gap: describe(s.gap), Token: describe(s.token), Whole: describe(s.whole),
+	r := summary{First: describe(s.first), Gap: describe(s.gap), Token: describe(s.token), Whole: describe(s.whole),
 		Lag: describe(s.lag), Prompts: describe(s.prompts), Answers: describe(s.answers), Errors: []failure{}, InFlight: inFlight(records)}
 	kinds := map[string]*failure{}
 	var last time.Duration
@@ -97,6 +101,11 @@ func summarize(records []record) summary {
 	var used, counted bool
 	for _, x := range records {
 		last = max(last, x.end)
+		if x.cut {
+			r.Cut++
+			continue
+		}
+		r.Requests++
 		if x.err != nil {
 			k := kind(x.err)
 			if kinds[k] == nil {

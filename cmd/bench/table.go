@@ -10,6 +10,9 @@ func (r summary) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s of %s: %s\n", r.Model, r.URL, r.title())
 	fmt.Fprintf(&b, "%d requests in %.2f s: %d answered, %d failed, at most %d at once\n", r.Requests, r.Seconds, r.Completed, r.Failed, r.InFlight)
+	if r.Cut > 0 {
+		fmt.Fprintf(&b, "  %d more were in flight when it was interrupted\n", r.Cut)
+	}
 	for _, e := range r.Errors {
 		fmt.Fprintf(&b, "  %d × %s, e.g. %s\n", e.Count, e.Kind, strings.Join(strings.Fields(e.Example), " "))
 	}
