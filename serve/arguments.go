@@ -94,24 +94,25 @@ func newFeed(rows, tokens, context, size int) *feed {
 
 func (f *feed) all() []argument { return []argument{f.tokens, f.positions, f.write, f.read, f.last} }
 
-// see lets a row read the blocks of a table. What it read behind them stays: it is beyond the row's position,
-// and not seen.
+// see lets a row read the blocks of a table, and place 0 for the positions behind them: those are not seen, and
+// one place that is read often costs less than many.
 func (f *feed) see(row int, table []int32) {
 	context := len(f.read.values) / f.rows
-	for k, block := range table[:min(len(table), context/f.size)] {
-		switch known := f.filled[row]; {
-		case k == len(known):
-			f.filled[row] = append(known, block)
-		case known[k] == block:
+	table = table[:min(len(table), context/f.size)]
+	known := f.filled[row]
+	for k, block := range table {
+		if k < len(known) && known[k] == block {
 			continue
-		default:
-			known[k] = block
 		}
 		to := f.read.row(row)[k*f.size : (k+1)*f.size]
 		for i := range to {
 			to[i] = block*int32(f.size) + int32(i)
 		}
 	}
+	if len(table) < len(known) {
+		clear(f.read.row(row)[len(table)*f.size : len(known)*f.size])
+	}
+	f.filled[row] = append(known[:0], table...)
 }
 
 // place is where in the pool a position of a sequence is.

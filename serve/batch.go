@@ -131,6 +131,7 @@ func (b *Batcher) decode(rows []sched.Row) error {
 			f.tokens.set(i, 0)
 			f.positions.set(i, 0)
 			f.write.set(i, b.scratch()+int32(i))
+			f.see(i, nil)
 		}
 	}
 	outs, err := b.pooled(b.paged.decode, 2, f.tokens, f.positions, f.write, f.read)

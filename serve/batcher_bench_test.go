@@ -166,7 +166,7 @@ func programsAlone(tb testing.TB, b *Batcher, s infer.Sampling, answers [][]int3
 					write[k] = int32(i*c + k)
 				}
 			}
-			for k := range read {
+			for k := range min(b.o.Block, c) { // as far as the prompt's blocks go
 				read[k] = int32(i*c + k)
 			}
 			x.ints(ids, 1, b.o.Chunk)
@@ -176,22 +176,24 @@ func programsAlone(tb testing.TB, b *Batcher, s infer.Sampling, answers [][]int3
 			x.ints([]int32{int32(len(p) - 1)})
 		}), draw(i, 1, start), []int32{answers[i][0]}})
 	}
-	places := make([]int32, n*c)
-	for k := range places {
-		places[k] = int32(k)
-	}
-	read := upload(func(x *arguments) { x.ints(places, n, c) })[0]
 	for t := range len(answers[0]) - 1 {
 		ids, position, write, want := make([]int32, n), make([]int32, n), make([]int32, n), make([]int32, n)
 		for i := range n {
 			ids[i], position[i], write[i], want[i] = answers[i][t], int32(start+t), int32(i*c+start+t), answers[i][t+1]
 		}
+		places := make([]int32, n*c)
+		for i := range n {
+			for k := range min((start+t)/b.o.Block*b.o.Block+b.o.Block, c) { // the blocks so far, as the batcher reads
+				places[i*c+k] = int32(i*c + k)
+			}
+		}
 		forward := upload(func(x *arguments) {
 			x.ints(ids, n, 1)
 			x.ints(position, n, 1)
 			x.ints(write, n, 1)
+			x.ints(places, n, c)
 		})
-		calls = append(calls, call{b.paged.decode, append(slices.Clip(forward), read), draw(0, n, start+t+1), want})
+		calls = append(calls, call{b.paged.decode, forward, draw(0, n, start+t+1), want})
 	}
 	b.mu.Lock() // the loop is idle
 	defer b.mu.Unlock()

@@ -134,7 +134,7 @@ func TestTinyTemperaturesTakeTheBest(t *testing.T) {
 	b := small(t, BatchOptions{Slots: 2})
 	r := simple(8)
 	want := ask(t, b, r).tokens
-	for _, x := range []float32{1e-45, 1e-38, 1e-6} {
+	for _, x := range []float32{1e-45, 1.2e-38, 2e-38, 5e-38, 1e-6} {
 		for _, p := range []float32{1, 0.9} {
 			r.Sampling.Temperature, r.Sampling.MinP, r.Sampling.TopP = x, 0.05, p
 			require.Equal(t, want, ask(t, b, r).tokens, "temperature %g, top-p %g", x, p)
