@@ -11,6 +11,7 @@ import (
 )
 
 func main() {
+	hugePages()
 	ctx, stop := untilSignal()
 	code := run(ctx, os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
 	stop()
