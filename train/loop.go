@@ -186,7 +186,7 @@ func (r *run) steps(ctx context.Context) error {
 		b, err := batches.Next()
 		switch {
 		case ctx.Err() != nil:
-			return r.interrupted()
+			return r.finish()
 		case err == io.EOF:
 			return fmt.Errorf("training data ended at sample %d of step %d, want %d more", r.at.Samples, r.at.Step, r.Global)
 		case err != nil:
@@ -199,11 +199,11 @@ func (r *run) steps(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.settle()
+	return r.finish()
 }
 
-// interrupted saves what was done.
-func (r *run) interrupted() error {
+// finish saves what was done and is not saved yet: the run was interrupted, perhaps at its very end.
+func (r *run) finish() error {
 	if err := r.settle(); err != nil {
 		return err
 	}
