@@ -112,27 +112,10 @@ func (l Layout) Pieces(p axis.Param, dtype dtypes.DType) (qs []axis.Piece) {
 			split = 2
 		}
 	}
-	for i := range count(p.Dims[:split]) {
-		qs = append(qs, axis.Slice(p, dtype, unravel(i, p.Dims[:split])...))
+	for i := range axis.Count(p.Dims[:split]) {
+		qs = append(qs, axis.Slice(p, dtype, axis.Unravel(i, p.Dims[:split])...))
 	}
 	return qs
-}
-
-func count(dims []int) int {
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	return n
-}
-
-// unravel is the index of element i in a row-major array of dims.
-func unravel(i int, dims []int) []int {
-	at := make([]int, len(dims))
-	for k := len(dims) - 1; k >= 0; k-- {
-		at[k], i = i%dims[k], i/dims[k]
-	}
-	return at
 }
 
 // Init fills dst with the initial values of piece q: ones for norms, else normal with standard deviation
@@ -144,33 +127,35 @@ func Init(c Config, q axis.Piece, seed uint64, dst []float32) error {
 	if i < 0 {
 		return fmt.Errorf("init: no weight %q in the catalogue", q.Path)
 	}
-	p := ps[i]
+	draw := func(key, index uint64) float64 { return c.InitStd * normal(key, index) }
+	if q.Path == pathAttnNorm || q.Path == pathMoENorm || q.Path == pathFinalNorm {
+		draw = func(uint64, uint64) float64 { return 1 }
+	}
+	return Fill(ps[i], q, seed, dst, draw)
+}
+
+// Fill fills dst with piece q of p by draw, which is given a key made of seed and path, and the element's
+// number in p: a value depends on nothing else. dst has q.Elements() values.
+func Fill(p axis.Param, q axis.Piece, seed uint64, dst []float32, draw func(key, index uint64) float64) error {
 	if err := q.Check(p); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
 	if len(dst) != q.Elements() {
 		return fmt.Errorf("init: %s takes %d values, got room for %d", q.Name, q.Elements(), len(dst))
 	}
-	if q.Path == pathAttnNorm || q.Path == pathMoENorm || q.Path == pathFinalNorm {
-		for i := range dst {
-			dst[i] = 1
-		}
-		return nil
-	}
 	h := fnv.New64a()
 	h.Write([]byte(p.Path))
 	key := mix(seed ^ h.Sum64())
 	last := len(q.Size) - 1
 	row := q.Size[last]
-	for i := range count(q.Size[:last]) {
-		at := unravel(i, q.Size[:last])
+	for i := range axis.Count(q.Size[:last]) {
 		from := 0 // first element of the row in the Param
-		for k := range at {
-			from = (from + q.Offset[k] + at[k]) * p.Dims[k+1]
+		for k, at := range axis.Unravel(i, q.Size[:last]) {
+			from = (from + q.Offset[k] + at) * p.Dims[k+1]
 		}
 		from += q.Offset[last]
 		for j := range row {
-			dst[i*row+j] = float32(c.InitStd * normal(key, uint64(from+j)))
+			dst[i*row+j] = float32(draw(key, uint64(from+j)))
 		}
 	}
 	return nil
@@ -183,6 +168,9 @@ func normal(key, index uint64) float64 {
 	v := float64(b>>11) / (1 << 53)
 	return math.Sqrt(-2*math.Log(u)) * math.Cos(2*math.Pi*v)
 }
+
+// Uniform is a uniform variate in [0, 1), a function of key and index alone.
+func Uniform(key, index uint64) float64 { return float64(mix(key+index)>>11) / (1 << 53) }
 
 // mix is the output function of SplitMix64.
 // Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".

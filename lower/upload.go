@@ -60,6 +60,27 @@ func (b *Backend) NewSharedBuffer(n compute.DeviceNum, shape shapes.Shape) (comp
 	return nil, nil, fmt.Errorf("lower: shared buffer %s: %w", shape, compute.ErrNotImplemented)
 }
 
+// Make makes a tensor on device 0 whose elements fill writes, row-major, into zeroed memory; nil leaves zeros.
+// On the CPU nothing is copied. The error is fill's as it is, or one that begins with what.
+func (b *Backend) Make(what string, shape shapes.Shape, fill func(dst []byte) error) (*Buffer, error) {
+	block, err := b.Alloc(int64(shape.ByteSize()))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	if fill != nil {
+		if err := fill(block.Bytes()); err != nil {
+			block.Free()
+			return nil, err
+		}
+	}
+	buffer, err := b.Adopt(shape, block)
+	if err != nil {
+		block.Free()
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return buffer, nil
+}
+
 // Adopt makes a tensor on device 0 of a block from Alloc, which it takes over. On the CPU nothing is
 // copied and the memory is freed with the buffer; elsewhere it is copied and freed then. The block
 // must be filled and not be touched any more; shape has its size in bytes.

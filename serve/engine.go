@@ -18,12 +18,11 @@ import (
 	"mix/lower"
 	"mix/lower/target"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
 
 // Reader gives the elements of a weight's piece: a checkpoint, or anything that can make them up.
-type Reader interface {
-	Read(q axis.Piece, dst []byte) error
-}
+type Reader = ckpt.Reader
 
 // Options of an engine.
 type Options struct {
@@ -130,46 +129,20 @@ func (e *Engine) load(ctx context.Context, r Reader) error {
 }
 
 func (e *Engine) upload(r Reader, q axis.Piece) (*lower.Buffer, error) {
-	block, err := e.be.Alloc(int64(q.Bytes()))
-	if err != nil {
-		return nil, fmt.Errorf("engine: weight %s: %w", q.Name, err)
-	}
-	if err := r.Read(q, block.Bytes()); err != nil {
-		block.Free()
-		return nil, err
-	}
-	b, err := e.be.Adopt(shapes.Make(q.DType, q.Shape...), block)
-	if err != nil {
-		block.Free()
-		return nil, fmt.Errorf("engine: weight %s: %w", q.Name, err)
-	}
-	return b, nil
+	return e.be.Make("engine: weight "+q.Name, shapes.Make(q.DType, q.Shape...), func(dst []byte) error { return r.Read(q, dst) })
 }
 
 // emptyCache makes the cache of one sequence.
 func (e *Engine) emptyCache(capacity int) (cache []*lower.Buffer, err error) {
 	for _, s := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity) {
-		b, err := e.zeros(s)
+		b, err := e.be.Make(fmt.Sprintf("cache of %d positions", capacity), s, nil)
 		if err != nil {
 			free(cache...)
-			return nil, fmt.Errorf("cache of %d positions: %w", capacity, err)
+			return nil, err
 		}
 		cache = append(cache, b)
 	}
 	return cache, nil
-}
-
-// zeros makes a zero tensor on the device.
-func (e *Engine) zeros(s shapes.Shape) (*lower.Buffer, error) {
-	block, err := e.be.Alloc(int64(s.ByteSize()))
-	if err != nil {
-		return nil, err
-	}
-	b, err := e.be.Adopt(s, block)
-	if err != nil {
-		block.Free()
-	}
-	return b, err
 }
 
 // upload1 puts a few values on the device.

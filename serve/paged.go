@@ -73,9 +73,9 @@ func newPaged(ctx context.Context, e *Engine, slots, chunk, context, positions, 
 		return nil, err
 	}
 	for _, s := range all.shapes() {
-		b, err := e.zeros(s)
+		b, err := e.be.Make(fmt.Sprintf("pool of %d positions", positions), s, nil)
 		if err != nil {
-			return nil, fmt.Errorf("pool of %d positions: %w", positions, err)
+			return nil, err
 		}
 		all.pool = append(all.pool, b)
 	}

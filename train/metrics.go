@@ -41,13 +41,8 @@ func Peak(be *lower.Backend, dtype dtypes.DType) (flops float64, err error) {
 		return 0, err
 	}
 	defer p.Finalize()
-	block, err := be.Alloc(int64(n) * int64(n) * int64(dtype.Size()))
+	x, err := be.Make(fmt.Sprintf("matrix of %d x %d", n, n), shapes.Make(dtype, n, n), nil)
 	if err != nil {
-		return 0, fmt.Errorf("matrix of %d x %d: %w", n, n, err)
-	}
-	x, err := be.Adopt(shapes.Make(dtype, n, n), block)
-	if err != nil {
-		block.Free()
 		return 0, err
 	}
 	defer x.Finalize()

@@ -130,10 +130,6 @@ func (r *run) save() error {
 	if r.copied, err = r.dev.copyTo(r.copied); err != nil {
 		return err
 	}
-	r.at.Updates, err = r.dev.updates()
-	if err != nil {
-		return err
-	}
 	text, err := json.Marshal(r.at)
 	if err != nil {
 		return err

@@ -10,13 +10,12 @@ import (
 	"mix/graph"
 	"mix/lower"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 	"mix/train/lora"
 )
 
 // Reader gives the elements of a weight's piece: a checkpoint, or anything that can make them up.
-type Reader interface {
-	Read(q axis.Piece, dst []byte) error
-}
+type Reader = ckpt.Reader
 
 // Fresh is the Reader of newly initialized weights, float32.
 func Fresh(c graph.Config, seed uint64) Reader { return fresh{c, seed} }
@@ -56,20 +55,7 @@ func (zeros) Read(_ axis.Piece, dst []byte) error {
 
 // upload makes a piece on the device.
 func upload(be *lower.Backend, r Reader, q axis.Piece) (*lower.Buffer, error) {
-	block, err := be.Alloc(int64(q.Bytes()))
-	if err != nil {
-		return nil, fmt.Errorf("weight %s: %w", q.Name, err)
-	}
-	if err := r.Read(q, block.Bytes()); err != nil {
-		block.Free()
-		return nil, err
-	}
-	b, err := be.Adopt(shapes.Make(q.DType, q.Shape...), block)
-	if err != nil {
-		block.Free()
-		return nil, fmt.Errorf("weight %s: %w", q.Name, err)
-	}
-	return b, nil
+	return be.Make("weight "+q.Name, shapes.Make(q.DType, q.Shape...), func(dst []byte) error { return r.Read(q, dst) })
 }
 
 // Groups of a checkpoint.
@@ -132,13 +118,6 @@ func (d *device) weights() []*lower.Buffer {
 	return append(append([]*lower.Buffer{}, d.state[:len(d.m.trained)]...), d.frozen...)
 }
 
-// updates is how many were made.
-func (d *device) updates() (int32, error) {
-	var n [1]int32
-	err := d.state[len(d.state)-1].ToFlatData(n[:])
-	return n[0], err
-}
-
 // host is a copy of a state's groups in memory.
 type host struct {
 	params map[string]axis.Param
@@ -193,55 +172,15 @@ func (h hostGroup) Read(q axis.Piece, dst []byte) error {
 	copied := 0
 	for i, from := range h.pieces {
 		if from.Path == q.Path {
-			copied += copyBox(q, dst, from, h.data[i])
+			c, _ := axis.Intersect(from.Offset, from.Size, q)
+			for run := range c.Count {
+				src, at := c.Run(run)
+				copied += copy(dst[4*at:4*(at+c.Length)], h.data[i][4*src:])
+			}
 		}
 	}
 	if copied != len(dst) {
 		return fmt.Errorf("state: %s: %d bytes of %d are there", q.Name, copied, len(dst))
 	}
 	return nil
-}
-
-// copyBox copies what two pieces of one weight share, both float32, and returns its bytes.
-func copyBox(to axis.Piece, dst []byte, from axis.Piece, src []byte) int {
-	rank := len(to.Size)
-	size, a, b := make([]int, rank), make([]int, rank), make([]int, rank) // of the box, and where it begins in to and from
-	for k := range rank {
-		begin := max(to.Offset[k], from.Offset[k])
-		size[k] = min(to.Offset[k]+to.Size[k], from.Offset[k]+from.Size[k]) - begin
-		if size[k] <= 0 {
-			return 0
-		}
-		a[k], b[k] = begin-to.Offset[k], begin-from.Offset[k]
-	}
-	const width = 4
-	run := width // bytes of contiguous elements: the axes that the box takes whole in both, and one more
-	split := rank
-	for split > 0 && (split == rank || size[split] == to.Size[split] && size[split] == from.Size[split]) {
-		split--
-		run *= size[split]
-	}
-	copied := 0
-	at := make([]int, split)
-	for {
-		i, j := 0, 0
-		for k := range rank {
-			x, y := a[k], b[k]
-			if k < split {
-				x, y = x+at[k], y+at[k]
-			}
-			i, j = i*to.Size[k]+x, j*from.Size[k]+y
-		}
-		copied += copy(dst[i*width:i*width+run], src[j*width:j*width+run])
-		k := split - 1
-		for ; k >= 0; k-- {
-			if at[k]++; at[k] < size[k] {
-				break
-			}
-			at[k] = 0
-		}
-		if k < 0 {
-			return copied
-		}
-	}
 }

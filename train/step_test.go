@@ -117,6 +117,13 @@ func (x *bench) weights(t testing.TB) (all [][]float32) {
 	return all
 }
 
+// updates is the counter on the device.
+func (d *device) updates() (int32, error) {
+	var n [1]int32
+	err := d.state[len(d.state)-1].ToFlatData(n[:])
+	return n[0], err
+}
+
 // checkpoint opens a recorded model.
 func checkpoint(t testing.TB, dir string) (graph.Config, *ckpt.Checkpoint) {
 	c, err := graph.LoadConfig(dir)

@@ -18,7 +18,7 @@ type Param struct {
 }
 
 // Elements is the number of elements of the weight.
-func (p Param) Elements() int { return product(p.Dims) }
+func (p Param) Elements() int { return Count(p.Dims) }
 
 // Piece is one physical tensor that a compiled program takes as an argument: a box of a Param, stored
 // row-major in DType and seen by the program with Shape (the box's sizes, with axes of size 1 dropped
@@ -33,7 +33,7 @@ type Piece struct {
 }
 
 // Elements is the number of elements of the piece.
-func (p Piece) Elements() int { return product(p.Size) }
+func (p Piece) Elements() int { return Count(p.Size) }
 
 // Bytes is the size of the piece in memory.
 func (p Piece) Bytes() int { return p.Elements() * int(p.DType.Size()) }
@@ -81,16 +81,26 @@ func (q Piece) Check(p Param) error {
 			return fmt.Errorf("piece %s: axis %q [%d, %d) outside of [0, %d)", q.Name, p.Axes[i], q.Offset[i], q.Offset[i]+q.Size[i], d)
 		}
 	}
-	if product(q.Shape) != product(q.Size) {
-		return fmt.Errorf("piece %s: shape %v does not hold the %d elements of box %v", q.Name, q.Shape, product(q.Size), q.Size)
+	if Count(q.Shape) != Count(q.Size) {
+		return fmt.Errorf("piece %s: shape %v does not hold the %d elements of box %v", q.Name, q.Shape, Count(q.Size), q.Size)
 	}
 	return nil
 }
 
-func product(dims []int) int {
+// Count is the number of elements of dims.
+func Count(dims []int) int {
 	n := 1
 	for _, d := range dims {
 		n *= d
 	}
 	return n
+}
+
+// Unravel is the index of element i in a row-major array of dims.
+func Unravel(i int, dims []int) []int {
+	at := make([]int, len(dims))
+	for k := len(dims) - 1; k >= 0; k-- {
+		at[k], i = i%dims[k], i/dims[k]
+	}
+	return at
 }

@@ -118,6 +118,22 @@ func each(dst, src []byte, to, from int, load func([]byte) uint32, store func([]
 	return bad
 }
 
+// PutFloat32 writes v into dst, little-endian and rounded to dtype, Float32, BFloat16 or Float16, to nearest
+// with ties to even.
+func PutFloat32(dst []byte, dtype dtypes.DType, v []float32) {
+	store := store32
+	switch dtype {
+	case dtypes.BFloat16:
+		store = storeBF16
+	case dtypes.Float16:
+		store = storeF16
+	}
+	size := int(dtype.Size())
+	for i, x := range v {
+		store(dst[size*i:], math.Float32bits(x))
+	}
+}
+
 func load32(b []byte) uint32   { return binary.LittleEndian.Uint32(b) }
 func loadBF16(b []byte) uint32 { return uint32(binary.LittleEndian.Uint16(b)) << 16 }
 func loadF16(b []byte) uint32  { return fromF16(binary.LittleEndian.Uint16(b)) }

@@ -19,14 +19,12 @@ import (
 	"slices"
 	"strings"
 
-	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
 
 // Reader gives pieces of weights, as a checkpoint does: Read fills dst, of q.Bytes() bytes, with a piece in
 // row-major order and q.DType.
-type Reader interface {
-	Read(q axis.Piece, dst []byte) error
-}
+type Reader = ckpt.Reader
 
 // AllLinear as the only target stands for all of them, as in PEFT.
 const AllLinear = "all-linear"

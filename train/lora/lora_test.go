@@ -10,6 +10,7 @@ import (
 
 	"mix/graph"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
 
 // odd is a model whose sizes are all different.
@@ -35,7 +36,7 @@ func (r reader) Read(q axis.Piece, dst []byte) error {
 			if err := check(q, p, dst); err != nil {
 				return err
 			}
-			put(dst, q.DType, cut(r.values[p.Path], p.Dims, q.Offset, q.Size))
+			ckpt.PutFloat32(dst, q.DType, cut(r.values[p.Path], p.Dims, q.Offset, q.Size))
 			return nil
 		}
 	}

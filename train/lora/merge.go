@@ -8,6 +8,7 @@ import (
 
 	"mix/graph"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
 
 // merged reads a model with its adapters in it.
@@ -46,7 +47,7 @@ func (m *merged) Read(q axis.Piece, dst []byte) error {
 	}
 	rows := p.rows()
 	offset, size := q.Offset[rows:], q.Size[rows:] // the input's box
-	width, element := count(size), int(q.DType.Size())
+	width, element := axis.Count(size), int(q.DType.Size())
 	var a []float32 // [r, width] of the matrix at
 	var at []int
 	return eachRun(q.Offset[:rows], q.Size[:rows], width, func(r run) error {
@@ -70,7 +71,7 @@ func (m *merged) Read(q axis.Piece, dst []byte) error {
 		share(r.n, func(i int) {
 			row := w[i*width : (i+1)*width]
 			addScaled(row, m.scale, b[i*rank:(i+1)*rank], a)
-			put(out[i*width*element:(i+1)*width*element], q.DType, row)
+			ckpt.PutFloat32(out[i*width*element:(i+1)*width*element], q.DType, row)
 		})
 		return nil
 	})
@@ -88,7 +89,7 @@ func (m *merged) adapter(q axis.Piece) ([]float32, error) {
 		return nil, err
 	}
 	if i := strange(v); i >= 0 {
-		return nil, fmt.Errorf("lora: merge: %s has %g at %v of box %v from %v", q.Path, v[i], unravel(i, q.Size), q.Size, q.Offset)
+		return nil, fmt.Errorf("lora: merge: %s has %g at %v of box %v from %v", q.Path, v[i], axis.Unravel(i, q.Size), q.Size, q.Offset)
 	}
 	return v, nil
 }

@@ -38,7 +38,7 @@ func (a adapted) linear(path string, m, out int, x ref.Vector) ref.Vector {
 	if !a.o.Adapts(path) {
 		return y
 	}
-	pathA, pathB := Paths(path)
+	pathA, pathB := graph.AdapterPaths(path)
 	down := ref.Linear(matrix(a.adapters[pathA], a.o.Rank, len(x)), x)
 	for i, v := range ref.Linear(matrix(a.adapters[pathB], out, a.o.Rank), down) {
 		y[i] += a.o.Scale() * v
@@ -205,7 +205,7 @@ func TestMergedBoxesAreSlicesOfTheWhole(t *testing.T) {
 					q.DType = narrow
 					got, rounded := make([]byte, q.Bytes()), make([]byte, q.Bytes())
 					require.NoError(t, merged.Read(q, got))
-					put(rounded, narrow, want)
+					ckpt.PutFloat32(rounded, narrow, want)
 					require.Equal(t, rounded, got, "%s as %s", q.Name, narrow)
 				}
 			}
@@ -233,7 +233,7 @@ func TestMergeWorksInParts(t *testing.T) {
 		got := read(t, merged, axis.Whole(p, dtypes.Float32))
 		require.Equal(t, 2, base.reads)
 		require.Equal(t, chunkElements, base.most)
-		a, b := Paths(path)
+		a, b := graph.AdapterPaths(path)
 		in := p.Dims[3]
 		for _, i := range []int{0, len(got) / 2, len(got) - 1} {
 			delta := float64(adapters.values[b][i/in*2])*float64(adapters.values[a][i%in]) + float64(adapters.values[b][i/in*2+1])*float64(adapters.values[a][in+i%in])

@@ -156,9 +156,9 @@ func (a *Adapters) Read(q axis.Piece, dst []byte) error {
 	}
 	lead := a.lead[q.Path]
 	offset, size, dims := q.Offset[lead:], q.Size[lead:], p.Dims[lead:]
-	bytes := count(size) * int(q.DType.Size())
-	for i := range count(q.Size[:lead]) {
-		at := unravel(i, q.Size[:lead])
+	bytes := axis.Count(size) * int(q.DType.Size())
+	for i := range axis.Count(q.Size[:lead]) {
+		at := axis.Unravel(i, q.Size[:lead])
 		for k := range at {
 			at[k] += q.Offset[k]
 		}
@@ -166,7 +166,7 @@ func (a *Adapters) Read(q axis.Piece, dst []byte) error {
 		if err != nil {
 			return err
 		}
-		put(dst[i*bytes:(i+1)*bytes], q.DType, cut(v, dims, offset, size))
+		ckpt.PutFloat32(dst[i*bytes:(i+1)*bytes], q.DType, cut(v, dims, offset, size))
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package lora
 
 import (
 	"fmt"
-	"hash/fnv"
 	"math"
 	"slices"
 
@@ -39,12 +38,6 @@ func names() (list []string) {
 	return list
 }
 
-// Paths are those of the adapters of the model's weight at path.
-func Paths(path string) (a, b string) {
-	p := "lora/" + path
-	return p + "/a", p + "/b"
-}
-
 // pair is the adapters of one weight.
 type pair struct {
 	target
@@ -57,8 +50,8 @@ type pair struct {
 func (p pair) rows() int { return len(p.base.Dims) - p.in }
 
 // inputs and outputs are the sizes of one matrix.
-func (p pair) inputs() int  { return count(p.base.Dims[p.rows():]) }
-func (p pair) outputs() int { return count(p.base.Dims[p.lead:p.rows()]) }
+func (p pair) inputs() int  { return axis.Count(p.base.Dims[p.rows():]) }
+func (p pair) outputs() int { return axis.Count(p.base.Dims[p.lead:p.rows()]) }
 
 // Params is the catalogue of the adapters, in the order of use, "a" before "b". For the weight
 // "layers/attn/query" [L, H, A, D] they are "lora/layers/attn/query/a" [L, r, D] and
@@ -90,7 +83,7 @@ func pairs(c graph.Config, o Options) ([]pair, error) {
 		if err != nil {
 			return nil, err
 		}
-		a, b := Paths(t.path)
+		a, b := graph.AdapterPaths(t.path)
 		rows := p.rows()
 		p.a = axis.Param{Path: a, Axes: slices.Concat(p.base.Axes[:t.lead], []axis.Logical{axis.Rank}, p.base.Axes[rows:]),
 			Dims: slices.Concat(p.base.Dims[:t.lead], []int{o.Rank}, p.base.Dims[rows:])}
@@ -129,58 +122,13 @@ func Init(c graph.Config, o Options, q axis.Piece, dst []float32) error {
 	if p.Path != q.Path {
 		p = ps[i].a
 	}
-	if err := q.Check(p); err != nil {
-		return fmt.Errorf("lora: init: %w", err)
-	}
-	if len(dst) != q.Elements() {
-		return fmt.Errorf("lora: init: %s takes %d values, got room for %d", q.Name, q.Elements(), len(dst))
-	}
-	if q.Path == ps[i].b.Path {
-		clear(dst)
-		return nil
-	}
-	h := fnv.New64a()
-	h.Write([]byte(p.Path))
-	key := mix(o.Seed ^ h.Sum64())
 	bound := 1 / math.Sqrt(float64(ps[i].inputs()))
-	last := len(q.Size) - 1
-	for row := range count(q.Size[:last]) {
-		at := unravel(row, q.Size[:last])
-		from := 0 // first element of the row in the Param
-		for k := range at {
-			from = (from + q.Offset[k] + at[k]) * p.Dims[k+1]
-		}
-		from += q.Offset[last]
-		for j := range q.Size[last] {
-			u := float64(mix(key+uint64(from+j))>>11) / (1 << 53) // in [0, 1)
-			dst[row*q.Size[last]+j] = float32(bound * (2*u - 1))
-		}
+	draw := func(key, index uint64) float64 { return bound * (2*graph.Uniform(key, index) - 1) }
+	if p.Path == ps[i].b.Path {
+		draw = func(uint64, uint64) float64 { return 0 }
+	}
+	if err := graph.Fill(p, q, o.Seed, dst, draw); err != nil {
+		return fmt.Errorf("lora: %w", err)
 	}
 	return nil
-}
-
-// mix is the output function of SplitMix64.
-// Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators".
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-func count(dims []int) int {
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	return n
-}
-
-// unravel is the index of element i in a row-major array of dims.
-func unravel(i int, dims []int) []int {
-	at := make([]int, len(dims))
-	for k := len(dims) - 1; k >= 0; k-- {
-		at[k], i = i%dims[k], i/dims[k]
-	}
-	return at
 }

@@ -176,7 +176,7 @@ func folder(t *testing.T, config func(keys map[string]any), tensors func(list []
 	require.NoError(t, err)
 	var list []ckpt.Tensor
 	for _, p := range parts(ps) {
-		list = append(list, ckpt.Float32Tensor(p.name, p.shape, make([]float32, count(p.shape))))
+		list = append(list, ckpt.Float32Tensor(p.name, p.shape, make([]float32, axis.Count(p.shape))))
 	}
 	if tensors != nil {
 		list = tensors(list)
@@ -197,7 +197,7 @@ func folder(t *testing.T, config func(keys map[string]any), tensors func(list []
 
 func TestOpenAccountsForEveryTensor(t *testing.T) {
 	named := func(name string, shape ...int) ckpt.Tensor {
-		return ckpt.Float32Tensor("base_model.model.model.layers."+name, shape, make([]float32, count(shape)))
+		return ckpt.Float32Tensor("base_model.model.model.layers."+name, shape, make([]float32, axis.Count(shape)))
 	}
 	with := func(more ckpt.Tensor) func([]ckpt.Tensor) []ckpt.Tensor {
 		return func(list []ckpt.Tensor) []ckpt.Tensor { return append(list, more) }

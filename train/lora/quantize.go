@@ -9,13 +9,8 @@ import (
 
 	"mix/graph"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
-
-// scaleSuffix follows the path of a weight in that of its scales.
-const scaleSuffix = "/scale"
-
-// ScalePath is the path of the scales of the int8 weight at path.
-func ScalePath(path string) string { return path + scaleSuffix }
 
 // Quantized lists the weights that a quantized base has as int8, all of attention and of the experts, and
 // their scales, float32, in the same order: the weight's axes without the input's. For
@@ -52,7 +47,7 @@ func quantizable(c graph.Config) (list []pair, err error) {
 }
 
 func (p pair) scales() axis.Param {
-	return axis.Param{Path: ScalePath(p.path), Axes: p.base.Axes[:p.rows()], Dims: p.base.Dims[:p.rows()]}
+	return axis.Param{Path: graph.ScalePath(p.path), Axes: p.base.Axes[:p.rows()], Dims: p.base.Dims[:p.rows()]}
 }
 
 // quantized reads a model with int8 matrices.
@@ -62,7 +57,7 @@ type quantized struct {
 }
 
 // Quantize is the model of base with the weights of Quantized in int8, each row of a matrix symmetric around
-// 0 with a scale of its own: at path pieces of Int8 in [-127, 127], at ScalePath(path) pieces of Float32,
+// 0 with a scale of its own: at path pieces of Int8 in [-127, 127], at graph.ScalePath(path) pieces of Float32,
 // so that W ≈ int8·scale to half a scale. All other paths are base's.
 //
 // A row is read whole for its largest magnitude, a few MiB of rows at a time, twice in all: once for the
@@ -84,7 +79,7 @@ func Quantize(c graph.Config, base Reader) (Reader, error) {
 
 // Read fills dst with a piece of int8 values, of scales, or of a weight that is not quantized.
 func (z *quantized) Read(q axis.Piece, dst []byte) error {
-	path, wantsScale := strings.CutSuffix(q.Path, scaleSuffix)
+	path, wantsScale := strings.CutSuffix(q.Path, graph.ScalePath(""))
 	p, ok := z.pairs[path]
 	if !ok {
 		return z.base.Read(q, dst)
@@ -116,11 +111,11 @@ func (z *quantized) Read(q axis.Piece, dst []byte) error {
 			return fmt.Errorf("lora: quantize: %s has %g in row %d from %v", p.path, w[i], i/width, r.at)
 		}
 		if wantsScale {
-			put(dst[4*r.first:], dtypes.Float32, steps)
+			ckpt.PutFloat32(dst[4*r.first:], dtypes.Float32, steps)
 			return nil
 		}
 		offset, size := q.Offset[rows:], q.Size[rows:]
-		n := count(size)
+		n := axis.Count(size)
 		share(r.n, func(i int) {
 			row := w[i*width : (i+1)*width]
 			toInt8(dst[(r.first+i)*n:(r.first+i+1)*n], cut(row, input, offset, size), steps[i])

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/sharding/axis"
+	"mix/sharding/ckpt"
 )
 
 // ints reads an int8 piece.
@@ -136,7 +137,7 @@ func TestHalfIsRoundedToEven(t *testing.T) {
 	}
 	for _, tt := range tests {
 		b := make([]byte, 2)
-		put(b, dtypes.Float16, []float32{tt.x})
+		ckpt.PutFloat32(b, dtypes.Float16, []float32{tt.x})
 		require.Equal(t, tt.want, binary.LittleEndian.Uint16(b), "%g", tt.x)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"unsafe"
 
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/dtypes/bfloat16"
 
 	"mix/sharding/axis"
 )
@@ -28,8 +27,8 @@ type run struct {
 func eachRun(offset, size []int, width int, f func(r run) error) error {
 	last := len(size) - 1
 	most := max(1, chunkElements/width)
-	for i := range count(size[:last]) {
-		at := unravel(i, size[:last])
+	for i := range axis.Count(size[:last]) {
+		at := axis.Unravel(i, size[:last])
 		for k := range at {
 			at[k] += offset[k]
 		}
@@ -77,15 +76,11 @@ func cut(v []float32, dims, offset, size []int) []float32 {
 	if slices.Equal(dims, size) {
 		return v
 	}
-	last := len(size) - 1
-	out := make([]float32, 0, count(size))
-	for i := range count(size[:last]) {
-		from := 0
-		for k, at := range unravel(i, size[:last]) {
-			from = (from + offset[k] + at) * dims[k+1]
-		}
-		from += offset[last]
-		out = append(out, v[from:from+size[last]]...)
+	c, _ := axis.Intersect(make([]int, len(dims)), dims, axis.Piece{Offset: offset, Size: size})
+	out := make([]float32, axis.Count(size))
+	for i := range c.Count {
+		src, dst := c.Run(i)
+		copy(out[dst:dst+c.Length], v[src:])
 	}
 	return out
 }
@@ -111,39 +106,4 @@ func checkBuffer(q axis.Piece, dst []byte) error {
 		return fmt.Errorf("piece %s: buffer of %d bytes, want %d", q.Name, len(dst), q.Bytes())
 	}
 	return nil
-}
-
-// put writes v into dst, little-endian and rounded to dtype, to nearest with ties to even.
-func put(dst []byte, dtype dtypes.DType, v []float32) {
-	switch dtype {
-	case dtypes.BFloat16:
-		for i, x := range v {
-			binary.LittleEndian.PutUint16(dst[2*i:], uint16(bfloat16.FromFloat32(x)))
-		}
-	case dtypes.Float16:
-		for i, x := range v {
-			binary.LittleEndian.PutUint16(dst[2*i:], toHalf(x))
-		}
-	default:
-		for i, x := range v {
-			binary.LittleEndian.PutUint32(dst[4*i:], math.Float32bits(x))
-		}
-	}
-}
-
-// toHalf rounds to IEEE half precision. A number too large for it becomes Inf; a NaN stays one.
-func toHalf(x float32) uint16 {
-	sign, v := uint16(math.Float32bits(x)>>16&0x8000), math.Abs(float64(x))
-	switch {
-	case v == 0:
-		return sign
-	case v != v:
-		return sign | 0x7e00
-	case v >= 65520: // halfway from the largest number to the next power of 2
-		return sign | 0x7c00
-	}
-	_, e := math.Frexp(v)
-	e = max(e-1, -14)                              // below 2^-14 numbers are subnormal, in steps of 2^-24
-	steps := math.RoundToEven(math.Ldexp(v, 10-e)) // 1024 to 2048, less where subnormal
-	return sign | uint16((e+14)<<10+int(steps))    // 2048 carries into the exponent, as it should
 }

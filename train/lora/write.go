@@ -43,7 +43,7 @@ func parts(ps []pair) []part {
 	}
 	for l := range ps[0].base.Dims[0] {
 		for i, p := range ps {
-			for e := range count(p.base.Dims[1:p.lead]) {
+			for e := range axis.Count(p.base.Dims[1:p.lead]) {
 				lead := []int{l, e}[:p.lead]
 				module := "base_model.model.model.layers." + strconv.Itoa(l) + "." + strings.ReplaceAll(p.module, "{e}", strconv.Itoa(e))
 				rank := p.a.Dims[p.lead]
