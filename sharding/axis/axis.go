@@ -9,6 +9,7 @@ type Logical string
 // Logical axes of Mixtral. The letter is the one used in shape comments.
 const (
 	Layers  Logical = "layers"  // L decoder layers
+	Micro   Logical = "micro"   // M microbatches
 	Batch   Logical = "batch"   // B sequences
 	Seq     Logical = "seq"     // S positions
 	Embed   Logical = "embed"   // D model width
