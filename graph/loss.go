@@ -19,7 +19,7 @@ func NextTokens(tokens *Node) *Node {
 // CrossEntropy is the mean of -log softmax(logits[b,s])[labels[b,s]] over the positions whose label is
 // kept, in nats a token.
 //
-//	logits [B, S, V] float32
+//	logits [B, S, V] float32, or any axes before V
 //	labels [B, S] int32, what follows each position, or Ignore
 //	loss   [] float32; 0 when nothing is kept
 //	kept   [] float32, the number of positions
@@ -33,14 +33,15 @@ func CrossEntropy(logits, labels *Node) (loss, kept *Node) {
 func Mean(sum, count *Node) *Node { return Div(sum, Max(count, Const(sum.Graph(), float32(1)))) }
 
 // TokenLosses is -log softmax(logits[b,s])[labels[b,s]], 0 where the label is Ignore, and the mask of the
-// others. Both are [B, S] float32.
+// others. Both are [B, S] float32, or any axes but V.
 func TokenLosses(logits, labels *Node) (losses, mask *Node) {
 	g := logits.Graph()
-	mask = ConvertDType(NotEqual(labels, Const(g, int32(Ignore))), dtypes.Float32) // [B, S]
-	top := StopGradient(ReduceAndKeep(logits, ReduceMax, -1))                      // [B, S, 1]
-	shifted := Sub(logits, top)                                                    // [B, S, V]
-	total := Log(ReduceSum(Exp(shifted), -1))                                      // [B, S]
-	hit := ConvertDType(Equal(InsertAxes(labels, -1), Iota(g, shape(dtypes.Int32, 1, 1, logits.Shape().Dim(2)), 2)), dtypes.Float32)
+	mask = ConvertDType(NotEqual(labels, Const(g, int32(Ignore))), dtypes.Float32)                  // [B, S]
+	top := StopGradient(ReduceAndKeep(logits, ReduceMax, -1))                                       // [B, S, 1]
+	shifted := Sub(logits, top)                                                                     // [B, S, V]
+	total := Log(ReduceSum(Exp(shifted), -1))                                                       // [B, S]
+	ids := ExpandLeftToRank(Iota(g, shape(dtypes.Int32, logits.Shape().Dim(-1)), 0), logits.Rank()) // [1, 1, V]
+	hit := ConvertDType(Equal(InsertAxes(labels, -1), ids), dtypes.Float32)
 	picked := ReduceSum(Mul(hit, shifted), -1) // [B, S]
 	return Mul(Sub(total, picked), mask), mask
 }

@@ -113,8 +113,13 @@ func Logits(c Config, w Weights, hidden *Node) *Node {
 
 // viewOf places the queries and keys of a call.
 func viewOf(c Config, w Weights, in Inputs, cache *Cache) view {
-	g, grid := in.Tokens.Graph(), in.Tokens.Shape().Clone()
+	grid := in.Tokens.Shape().Clone()
 	grid.DType = dtypes.Int32
+	return viewAt(c, w, in.Tokens.Graph(), grid, in, cache)
+}
+
+// viewAt is viewOf for tokens of shape grid, [B, S].
+func viewAt(c Config, w Weights, g *Graph, grid shapes.Shape, in Inputs, cache *Cache) view {
 	positions := Iota(g, grid, 1) // [B, S]
 	if in.Start != nil {
 		in.Start.AssertScalar()

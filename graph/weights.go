@@ -18,6 +18,7 @@ type Weights struct {
 	dtype  dtypes.DType // that matrices and norms are computed with
 	scale  float64      // of the adapters
 	again  Recompute
+	lead   int // leading axes that count layers, in the Stacked layout; 0 is one
 }
 
 // Declare makes one parameter of g for each piece of the layout, named for the piece, in Pieces' order.
@@ -31,13 +32,24 @@ func Declare(g *Graph, c Config, l Layout, dtype dtypes.DType) Weights {
 
 // WeightsOf takes weights that exist already: nodes in Pieces' order.
 func WeightsOf(c Config, l Layout, dtype dtypes.DType, nodes []*Node) Weights {
-	w := Weights{layout: l, nodes: map[string]*Node{}, dtype: dtype}
-	return w.With(Pieces(c, l, dtype), nodes)
+	return NewWeights(l, dtype, Pieces(c, l, dtype), nodes)
+}
+
+// NewWeights is WeightsOf for pieces of the layout with shapes of their own, see Staged.
+func NewWeights(l Layout, dtype dtypes.DType, pieces []axis.Piece, nodes []*Node) Weights {
+	return Weights{layout: l, nodes: map[string]*Node{}, dtype: dtype}.With(pieces, nodes)
 }
 
 // In is the same weights, converted to dtype where they are used. The router stays as it is.
 func (w Weights) In(dtype dtypes.DType) Weights {
 	w.dtype = dtype
+	return w
+}
+
+// Staged is the same weights, in the Stacked layout, with three leading axes for the layers: rounds, stages and depth
+// of a pipeline. nodes have such shapes.
+func (w Weights) Staged() Weights {
+	w.lead = 3
 	return w
 }
 

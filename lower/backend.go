@@ -12,6 +12,7 @@ import (
 	"mix/lower/pjrt"
 	"mix/lower/plugin"
 	"mix/lower/trace"
+	"mix/sharding"
 
 	"github.com/gomlx/compute"
 )
@@ -150,6 +151,12 @@ type ProgramOptions struct {
 	// cache or of weights in place. Shapes must be equal. A buffer given for such a parameter is
 	// gone after the run.
 	Donate map[string]int
+
+	// Shard maps parameters, by name, to their layout on the backend's mesh; others are whole on every device.
+	Shard map[string]sharding.Spec
+
+	// Rules are those of this program, nil for the backend's.
+	Rules *sharding.Rules
 
 	// Overrides sets XLA's debug options, such as "xla_cpu_enable_fast_math".
 	Overrides map[string]any

@@ -69,8 +69,8 @@ func BenchmarkLower(bb *testing.B) {
 			require.NoError(bb, err)
 		}
 		require.NoError(bb, f.Return([]compute.Value{x}, nil))
-		require.NoError(bb, b.passes(t, b.newDump("ten thousand")))
-		text, err := emit(t, nil)
+		require.NoError(bb, b.passes(t, ProgramOptions{}, b.newDump("ten thousand")))
+		text, err := emit(t, nil, 1, 1)
 		require.NoError(bb, err)
 		bb.SetBytes(int64(len(text)))
 	}

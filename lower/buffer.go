@@ -16,7 +16,8 @@ import (
 // error of the program that was to make it.
 type Buffer struct {
 	be     *Backend
-	b      *pjrt.Buffer
+	b      *pjrt.Buffer // on a mesh, the part of the first device
+	parts  *parts       // on a mesh, those of all
 	shape  shapes.Shape
 	device compute.DeviceNum
 	gone   atomic.Bool // finalized or donated
@@ -48,6 +49,9 @@ func (b *Buffer) Finalize() error {
 	if b.gone.Swap(true) {
 		return nil
 	}
+	if b.parts != nil {
+		return b.parts.destroy()
+	}
 	return b.b.Destroy()
 }
 
@@ -67,6 +71,9 @@ func (b *Buffer) ReadInto(dst []byte) error {
 	}
 	if want := int(b.shape.ByteSize()); len(dst) != want {
 		return fmt.Errorf("lower: %d bytes to read %s into, want %d", len(dst), b.shape, want)
+	}
+	if b.parts != nil {
+		return b.parts.read(b.be.o.Mesh, b.shape, dst)
 	}
 	if b.shape.DType.IsPacked() {
 		one := make([]byte, b.shape.Size())
@@ -117,6 +124,9 @@ func (b *Buffer) Data() (flat any, err error) {
 func (b *Buffer) CopyToDevice(n compute.DeviceNum) (compute.Buffer, error) {
 	if err := b.alive(); err != nil {
 		return nil, err
+	}
+	if b.parts != nil {
+		return nil, fmt.Errorf("lower: copy of %s, which lies on a mesh, to device %d", b.shape, n)
 	}
 	d, err := b.be.device(n)
 	if err != nil {

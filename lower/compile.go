@@ -18,6 +18,7 @@ import (
 	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/trace"
+	"mix/sharding"
 )
 
 // compile takes a trace to an executable.
@@ -34,7 +35,7 @@ func (b *Backend) compile(t *trace.Builder, o ProgramOptions) (*Executable, erro
 	if err != nil {
 		return nil, low.dump.failure(err, text)
 	}
-	e, err := newExecutable(b, t, l, low.aliases, devices, stats)
+	e, err := newExecutable(b, t, l, low, devices, stats)
 	if err != nil {
 		return nil, low.dump.failure(err, text)
 	}
@@ -43,8 +44,9 @@ func (b *Backend) compile(t *trace.Builder, o ProgramOptions) (*Executable, erro
 
 // lowered is what belongs to a program's text.
 type lowered struct {
-	aliases []int // by parameter: the output in its place, or -1; nil without any
-	dump    *dump
+	aliases         []int           // by parameter: the output in its place, or -1; nil without any
+	params, results []sharding.Spec // on the backend's mesh; nil on one device or a mesh of the trace's own
+	dump            *dump
 }
 
 // lower takes a trace to the text that XLA compiles.
@@ -55,18 +57,24 @@ func (b *Backend) lower(t *trace.Builder, o ProgramOptions) (text string, l lowe
 	if l.aliases, err = resolveDonations(t, o.Donate); err != nil {
 		return "", l, err
 	}
+	if b.meshed(t) {
+		if l.params, l.results, err = b.spread(t, o, l.aliases); err != nil {
+			return "", l, err
+		}
+	}
 	l.dump = b.newDump(t.Name())
-	if err := b.passes(t, l.dump); err != nil {
+	if err := b.passes(t, o, l.dump); err != nil {
 		return "", l, l.dump.failure(fmt.Errorf("lower: program %q: %w", t.Name(), err), t.Module().String())
 	}
-	if text, err = emit(t, l.aliases); err != nil {
+	replicas, partitions := b.grid(t)
+	if text, err = emit(t, l.aliases, replicas, partitions); err != nil {
 		return "", l, err
 	}
 	return text, l, l.dump.write("emit", func() string { return text })
 }
 
 // passes rewrites the module in place.
-func (b *Backend) passes(t *trace.Builder, d *dump) error {
+func (b *Backend) passes(t *trace.Builder, o ProgramOptions, d *dump) error {
 	m := t.Module()
 	if err := d.write("trace", m.String); err != nil {
 		return err
@@ -75,7 +83,14 @@ func (b *Backend) passes(t *trace.Builder, d *dump) error {
 	if len(b.o.Diff) > 0 {
 		before = m.String()
 	}
-	_, err := pass.Run(m, pass.Context{Platform: b.o.Platform, Devices: t.Partitions(), Skip: b.o.Skip}, pass.All(), pass.Hooks{
+	ctx := pass.Context{Platform: b.o.Platform, Devices: t.Partitions(), Skip: b.o.Skip}
+	if b.meshed(t) {
+		ctx.Mesh, ctx.Rules = b.o.Mesh, b.o.Rules
+		if o.Rules != nil {
+			ctx.Rules = *o.Rules
+		}
+	}
+	_, err := pass.Run(m, ctx, pass.All(), pass.Hooks{
 		Verify: b.o.Verify,
 		Changed: func(name string, m *ir.Module) (string, error) {
 			if len(b.o.Diff) > 0 {
@@ -97,11 +112,12 @@ func (b *Backend) passes(t *trace.Builder, d *dump) error {
 // compileOptions are PJRT's options of a program, and the devices it is compiled for, nil when it
 // runs on any.
 func (b *Backend) compileOptions(t *trace.Builder, o ProgramOptions) (copts []byte, devices []int, err error) {
-	n := t.Replicas() * t.Partitions()
+	replicas, partitions := b.grid(t)
+	n := replicas * partitions
 	if n > len(b.devices) {
 		return nil, nil, fmt.Errorf("lower: program %q wants %d devices, there are %d", t.Name(), n, len(b.devices))
 	}
-	c := pjrt.CompileOptions{Replicas: t.Replicas(), Partitions: t.Partitions(), Shardy: t.Partitions() > 1, Overrides: o.Overrides}
+	c := pjrt.CompileOptions{Replicas: replicas, Partitions: partitions, Shardy: partitions > 1, Overrides: o.Overrides}
 	if assigned := t.Devices(); n > 1 || assigned != nil {
 		for i := range n {
 			num := i
@@ -117,6 +133,14 @@ func (b *Backend) compileOptions(t *trace.Builder, o ProgramOptions) (copts []by
 	}
 	copts, err = c.Marshal()
 	return copts, devices, err
+}
+
+// grid is the number of replicas and partitions that a trace runs on.
+func (b *Backend) grid(t *trace.Builder) (replicas, partitions int) {
+	if b.meshed(t) {
+		return 1, b.o.Mesh.Devices()
+	}
+	return t.Replicas(), t.Partitions()
 }
 
 // Stats tells how a program came about.

@@ -13,14 +13,14 @@ import (
 //
 // After: parameters to be donated carry tf.aliasing_output, the only form in which XLA updates in
 // place for certain.
-func emit(t *trace.Builder, aliases []int) (string, error) {
+func emit(t *trace.Builder, aliases []int, replicas, partitions int) (string, error) {
 	m := t.Module()
-	if t.Replicas()*t.Partitions() > 1 {
+	if replicas*partitions > 1 {
 		if m.Attrs == nil {
 			m.Attrs = ir.Attrs{}
 		}
-		m.Attrs["mhlo.num_replicas"] = ir.I32(t.Replicas())
-		m.Attrs["mhlo.num_partitions"] = ir.I32(t.Partitions())
+		m.Attrs["mhlo.num_replicas"] = ir.I32(replicas)
+		m.Attrs["mhlo.num_partitions"] = ir.I32(partitions)
 	}
 	main := m.Func("main")
 	if main == nil {

@@ -5,6 +5,7 @@ import (
 
 	"mix/lower/pjrt"
 	"mix/lower/trace"
+	"mix/sharding"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
@@ -21,12 +22,15 @@ type Executable struct {
 	devices []int          // device numbers it is compiled for; nil: any one
 	local   []shapes.Shape // outs as one device holds them
 	stats   Stats
+
+	specs, outSpecs []sharding.Spec // on the backend's mesh; nil elsewhere
 }
 
 var _ compute.Executable = (*Executable)(nil)
 
-func newExecutable(b *Backend, t *trace.Builder, l *pjrt.LoadedExecutable, aliases, devices []int, stats Stats) (*Executable, error) {
-	e := &Executable{be: b, name: t.Name(), l: l, params: t.Params(), outs: t.Outputs(), aliases: aliases, devices: devices, stats: stats}
+func newExecutable(b *Backend, t *trace.Builder, l *pjrt.LoadedExecutable, low lowered, devices []int, stats Stats) (*Executable, error) {
+	e := &Executable{be: b, name: t.Name(), l: l, params: t.Params(), outs: t.Outputs(), aliases: low.aliases, devices: devices, stats: stats,
+		specs: low.params, outSpecs: low.results}
 	if l.NumOutputs != len(e.outs) {
 		return nil, fmt.Errorf("lower: program %q has %d outputs compiled, %d traced", e.name, l.NumOutputs, len(e.outs))
 	}
@@ -72,6 +76,9 @@ func (e *Executable) Outputs() []shapes.Shape { return e.outs }
 // over; the others are freed. inputs are parameter by parameter for the first device, then for the
 // next; so are the results.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, defaultDevice compute.DeviceNum) ([]compute.Buffer, error) {
+	if e.specs != nil {
+		return nil, fmt.Errorf("lower: program %q runs on the mesh %s, want it run as a Program", e.name, e.be.o.Mesh)
+	}
 	nd := max(len(e.devices), 1)
 	np := len(e.params)
 	if len(inputs) != nd*np {
@@ -155,6 +162,9 @@ func (e *Executable) input(in compute.Buffer, p, d int, defaultDevice compute.De
 	if err := b.alive(); err != nil {
 		return nil, fmt.Errorf("lower: program %q, input %d (%s): %w", e.name, p, e.params[p].Name, err)
 	}
+	if e.specs != nil {
+		return b, e.placed(b, p)
+	}
 	if !sameShape(b.shape, e.params[p].Local) {
 		return nil, fmt.Errorf("lower: program %q, input %d (%s) is %s, want %s", e.name, p, e.params[p].Name, b.shape, e.params[p].Local)
 	}
@@ -162,6 +172,19 @@ func (e *Executable) input(in compute.Buffer, p, d int, defaultDevice compute.De
 		return nil, fmt.Errorf("lower: program %q, input %d (%s) is on device %d, want %d", e.name, p, e.params[p].Name, b.device, want)
 	}
 	return b, nil
+}
+
+// placed checks that a buffer lies on the mesh as parameter p does.
+func (e *Executable) placed(b *Buffer, p int) error {
+	switch {
+	case !sameShape(b.shape, e.params[p].Shape):
+		return fmt.Errorf("lower: program %q, input %d (%s) is %s, want %s", e.name, p, e.params[p].Name, b.shape, e.params[p].Shape)
+	case b.parts == nil:
+		return fmt.Errorf("lower: program %q, input %d (%s) is on one device, want the mesh %s", e.name, p, e.params[p].Name, e.be.o.Mesh)
+	case !sameSpec(b.parts.spec, e.specs[p]):
+		return fmt.Errorf("lower: program %q, input %d (%s) lies as %v on the mesh %s, want %v", e.name, p, e.params[p].Name, b.parts.spec, e.be.o.Mesh, e.specs[p])
+	}
+	return nil
 }
 
 func sameShape(a, b shapes.Shape) bool {

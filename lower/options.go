@@ -12,13 +12,17 @@ import (
 	"mix/internal/knob"
 	"mix/lower/pass"
 	"mix/lower/target"
+	"mix/sharding"
 )
 
 // Options of a backend. The zero value is the CPU with one device and all defaults.
 type Options struct {
-	Platform   string    // one of target.Platforms; "" is the CPU
-	Devices    int       // CPU devices to make; 0 is 1. Not for CUDA
-	Ordinal    int       // the GPU to use, of those that CUDA_VISIBLE_DEVICES leaves; others are not touched
+	Platform string         // one of target.Platforms; "" is the CPU
+	Devices  int            // CPU devices to make; 0 is 1. Not for CUDA
+	Mesh     sharding.Mesh  // of the devices that programs run on; the zero value is one device
+	Rules    sharding.Rules // what the axis notes in programs mean on the mesh; derived from it by default
+
+	Ordinal    int       // the GPU to use, of those that CUDA_VISIBLE_DEVICES leaves, on a mesh the first of them; others are not touched
 	PluginPath string    // the PJRT plugin; "" finds or installs one
 	Progress   io.Writer // shows the installation of a plugin; nil is silent
 
@@ -99,8 +103,16 @@ func (o Options) check() (Options, error) {
 	switch cpu := o.Platform == target.CPU; {
 	case o.Devices < 0 || o.Devices > 0 && !cpu:
 		return o, fmt.Errorf("lower: %d devices on %s, want at least 1 on the CPU and none elsewhere", o.Devices, o.Platform)
+	case o.Devices > 0 && o.Devices < o.Mesh.Devices():
+		return o, fmt.Errorf("lower: mesh %s of %d devices, there are %d", o.Mesh, o.Mesh.Devices(), o.Devices)
 	case o.Ordinal < 0 || o.Ordinal > 0 && cpu:
 		return o, fmt.Errorf("lower: device %d on %s, want one from 0, and 0 on the CPU", o.Ordinal, o.Platform)
+	}
+	if o.Devices == 0 && o.Platform == target.CPU {
+		o.Devices = o.Mesh.Devices()
+	}
+	if o.Rules.String() == (sharding.Rules{}).String() {
+		o.Rules = sharding.Derive(o.Mesh)
 	}
 	for _, name := range slices.Concat(o.Diff, o.Skip) {
 		if _, err := pass.Named(name); err != nil {
@@ -121,5 +133,9 @@ func (o Options) client() map[string]any {
 	if o.Platform == target.CPU {
 		return map[string]any{"cpu_device_count": max(o.Devices, 1)}
 	}
-	return map[string]any{"visible_devices": []int64{int64(o.Ordinal)}}
+	visible := make([]int64, o.Mesh.Devices())
+	for i := range visible {
+		visible[i] = int64(o.Ordinal + i)
+	}
+	return map[string]any{"visible_devices": visible}
 }

@@ -16,7 +16,7 @@ type Param struct {
 	Shape shapes.Shape
 }
 
-// Program is the quick way to run an executable of one device again and again: arguments that do
+// Program is the quick way to run an executable of one device, or of the backend's mesh, again and again: arguments that do
 // not change are bound once, a run takes the others, starts the program and returns.
 type Program struct {
 	e  *Executable
@@ -24,9 +24,10 @@ type Program struct {
 	o  pjrt.ExecOptions
 
 	device compute.DeviceNum
-	bound  []*Buffer // by parameter, nil when given by each run
-	free   []int     // parameters given by each run, in order
-	args   []*pjrt.Buffer
+	bound  []*Buffer        // by parameter, nil when given by each run
+	free   []int            // parameters given by each run, in order
+	args   []*pjrt.Buffer   // of one device
+	rows   [][]*pjrt.Buffer // of a mesh, [device][parameter]; nil on one device
 }
 
 // ProgramOf is a program of an executable of this backend, usually g.Executable() of a compiled
@@ -36,7 +37,7 @@ func ProgramOf(e compute.Executable) (*Program, error) {
 	if !ok {
 		return nil, fmt.Errorf("lower: executable of type %T, want one of backend %q", e, BackendName)
 	}
-	if len(x.devices) > 1 {
+	if len(x.devices) > 1 && x.specs == nil {
 		return nil, fmt.Errorf("lower: program %q runs on %d devices, want one", x.name, len(x.devices))
 	}
 	p := &Program{e: x, bound: make([]*Buffer, len(x.params)), args: make([]*pjrt.Buffer, len(x.params))}
@@ -44,6 +45,12 @@ func ProgramOf(e compute.Executable) (*Program, error) {
 	p.device = x.deviceOf(0, 0)
 	if x.devices == nil {
 		p.o.Device = x.be.devices[0]
+	}
+	if x.specs != nil {
+		p.rows = make([][]*pjrt.Buffer, len(x.devices))
+		for d := range p.rows {
+			p.rows[d] = make([]*pjrt.Buffer, len(x.params))
+		}
 	}
 	p.relist()
 	return p, nil
@@ -98,7 +105,7 @@ func (p *Program) Bind(i int, b *Buffer) error {
 		if _, err := p.e.input(b, i, 0, p.device); err != nil {
 			return err
 		}
-		p.args[i] = b.b
+		p.set(i, b)
 	}
 	p.bound[i] = b
 	p.relist()
@@ -127,9 +134,9 @@ func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 		if _, err := p.e.input(b, i, 0, p.device); err != nil {
 			return nil, err
 		}
-		p.args[i] = b.b
+		p.set(i, b)
 	}
-	outs, _, err := p.e.l.ExecuteOne(p.args, p.o)
+	results, err := p.start()
 	if err != nil {
 		return nil, fmt.Errorf("lower: program %q: %w", p.e.name, err)
 	}
@@ -140,12 +147,46 @@ func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 			}
 		}
 	}
-	all := make([]Buffer, len(outs))
-	results := make([]*Buffer, len(outs))
-	for i, o := range outs {
+	return results, nil
+}
+
+// set makes b argument i of the next run.
+func (p *Program) set(i int, b *Buffer) {
+	p.args[i] = b.b
+	for d := range p.rows {
+		p.rows[d][i] = b.parts.bufs[d]
+	}
+}
+
+// start runs the program on the arguments that are set.
+func (p *Program) start() ([]*Buffer, error) {
+	all := make([]Buffer, len(p.e.outs))
+	results := make([]*Buffer, len(p.e.outs))
+	for i := range all {
 		r := &all[i]
-		r.be, r.b, r.shape, r.device = p.e.be, o, p.e.outs[i], p.device
+		r.be, r.shape, r.device = p.e.be, p.e.outs[i], p.device
 		results[i] = r
+	}
+	if p.rows == nil {
+		outs, _, err := p.e.l.ExecuteOne(p.args, p.o)
+		if err != nil {
+			return nil, err
+		}
+		for i, o := range outs {
+			results[i].b = o
+		}
+		return results, nil
+	}
+	outs, _, err := p.e.l.Execute(p.rows, p.o)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range results {
+		r.parts = &parts{bufs: make([]*pjrt.Buffer, len(outs)), spec: p.e.outSpecs[i]}
+		for d := range outs {
+			r.parts.bufs[d] = outs[d][i]
+		}
+		r.b = r.parts.bufs[0]
 	}
 	return results, nil
 }
@@ -154,6 +195,9 @@ func (p *Program) Run(args ...*Buffer) ([]*Buffer, error) {
 func (p *Program) forget() {
 	for _, i := range p.free {
 		p.args[i] = nil
+		for d := range p.rows {
+			p.rows[d][i] = nil
+		}
 	}
 }
 

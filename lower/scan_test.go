@@ -247,7 +247,7 @@ func TestScanRefuses(t *testing.T) {
 		{"other numbers of layers", func(x, w *gx.Node) *gx.Node {
 			last, _ := composite.Scan(of(x, w, gx.Slice(w, gx.AxisRange(0, 1))), nil, same)
 			return last[0]
-		}, "scan: stacked value 1 is (Float32)[1, 2], want 2 layers"},
+		}, "scan: stacked value 1 is (Float32)[1, 2], want [2] layers"},
 		{"an output that was not declared", func(x, w *gx.Node) *gx.Node {
 			last, _ := composite.Scan(of(x, w), nil, func(in composite.Scanned) (next, outs []*gx.Node) { return in.Carry, in.Stacked })
 			return last[0]

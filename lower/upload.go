@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"mix/lower/pjrt"
+	"mix/sharding"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
@@ -18,12 +19,15 @@ func (b *Backend) BufferFromFlatData(n compute.DeviceNum, flat any, shape shapes
 	return b.upload(n, raw, shape)
 }
 
-// Upload copies flat to device 0 before it returns. flat is a slice of the shape's Go type, or the
+// Upload copies flat to device 0, or to every device of the mesh, before it returns. flat is a slice of the shape's Go type, or the
 // elements as bytes.
 func (b *Backend) Upload(shape shapes.Shape, flat any) (*Buffer, error) {
 	raw, err := flatBytes(flat, shape)
 	if err != nil {
 		return nil, err
+	}
+	if b.o.Mesh.Devices() > 1 {
+		return b.replicate(raw, shape)
 	}
 	return b.upload(0, raw, shape)
 }
@@ -60,9 +64,16 @@ func (b *Backend) NewSharedBuffer(n compute.DeviceNum, shape shapes.Shape) (comp
 	return nil, nil, fmt.Errorf("lower: shared buffer %s: %w", shape, compute.ErrNotImplemented)
 }
 
-// Make makes a tensor on device 0 whose elements fill writes, row-major, into zeroed memory; nil leaves zeros.
+// Make makes a tensor on device 0, or on every device of the mesh, whose elements fill writes, row-major, into zeroed memory; nil leaves zeros.
 // On the CPU nothing is copied. The error is fill's as it is, or one that begins with what.
 func (b *Backend) Make(what string, shape shapes.Shape, fill func(dst []byte) error) (*Buffer, error) {
+	if b.o.Mesh.Devices() > 1 {
+		var whole func(sharding.Box, []byte) error
+		if fill != nil {
+			whole = func(_ sharding.Box, dst []byte) error { return fill(dst) }
+		}
+		return b.MakeSharded(what, shape, make(sharding.Spec, shape.Rank()), whole)
+	}
 	block, err := b.Alloc(int64(shape.ByteSize()))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)

@@ -11,6 +11,7 @@ import (
 
 	"mix/graph/token"
 	"mix/lower"
+	"mix/sharding/axis"
 	"mix/train/data"
 	"mix/train/report"
 )
@@ -62,13 +63,14 @@ func (e *evaluator) close() {
 // evaluate tells the report of the state's loss and of its texts.
 func (r *run) evaluate(ctx context.Context) error {
 	start := time.Now()
-	batches, err := data.NewLoader(ctx, r.Data.Valid, data.LoaderOptions{Batch: r.Micro, Segments: r.Data.Segments, Positions: r.Data.Positions})
+	size := axis.Count(r.m.evalDims())
+	batches, err := data.NewLoader(ctx, r.Data.Valid, data.LoaderOptions{Batch: size, Segments: r.Data.Segments, Positions: r.Data.Positions})
 	if err != nil {
 		return fmt.Errorf("validation data: %w", err)
 	}
 	defer batches.Close()
 	var sum, count float64
-	for range min(r.EvalBatches, max(1, r.Data.EvalSamples/r.Micro)) { // a small part is not gone over twice
+	for range max(1, min(r.EvalBatches*r.Micro, r.Data.EvalSamples)/size) { // a small part is not gone over twice
 		b, err := batches.Next()
 		if ctx.Err() != nil {
 			return nil // the loop sees it too
@@ -113,7 +115,7 @@ func (r *run) evaluate(ctx context.Context) error {
 
 // lossOf is the loss of a microbatch, summed over its labels, and how many they are.
 func (r *run) lossOf(b data.Batch) (sum, count float64, err error) {
-	inputs, err := r.upload(b, r.Micro)
+	inputs, err := r.upload(b, r.m.evalDims()...)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -95,6 +95,9 @@ func Run(ctx context.Context, j Job) (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
+	if m, err = m.on(j.Backend); err != nil {
+		return res, err
+	}
 	r := &run{Job: j, m: m, scored: math.NaN()}
 	defer r.close()
 	if err := r.begin(); err != nil {
@@ -241,7 +244,7 @@ func (r *run) due(ctx context.Context) error {
 // launch starts a step and reads the metrics of the one before, so that the device need not wait.
 func (r *run) launch(b data.Batch) error {
 	lr := r.Schedule.At(r.at.Step)
-	inputs, err := r.upload(b, r.Microbatches(), r.Micro)
+	inputs, err := r.upload(b, r.m.batchDims()...)
 	if err != nil {
 		return err
 	}

@@ -264,7 +264,7 @@ func BenchmarkHost(b *testing.B) {
 		defer loader.Close()
 		batch, err := loader.Next()
 		require.NoError(b, err)
-		inputs, err := x.run.upload(batch, j.Microbatches(), j.Micro)
+		inputs, err := x.run.upload(batch, x.m.batchDims()...)
 		require.NoError(b, err)
 		rate, err := be.Upload(shapes.Make(dtypes.Float32), []float32{1e-3})
 		require.NoError(b, err)

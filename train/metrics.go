@@ -26,14 +26,14 @@ func FLOPs(c graph.Config, s int) float64 {
 	return 3 * (float64(c.Layers)*(2*layer+core) + 2*d*float64(c.Vocab))
 }
 
-// Peak measures how many operations a second the device does in a product of two large matrices of dtype:
+// Peak measures how many operations a second the devices of the mesh do together in a product of two large matrices of dtype:
 // what MFU is a share of.
 func Peak(be *lower.Backend, dtype dtypes.DType) (flops float64, err error) {
 	n, repeats := 1024, 4
 	if be.Platform() != "cpu" {
 		n, repeats = 8192, 16
 	}
-	p, err := programs{be: be}.compile("matmul_peak", nil, func(g *Graph) []*Node {
+	p, err := programs{be: be}.compile("matmul_peak", lower.ProgramOptions{}, func(g *Graph) []*Node {
 		x := Parameter(g, "x", shapes.Make(dtype, n, n))
 		return []*Node{Einsum("ij,kj->ik", x, x)}
 	})
@@ -59,7 +59,8 @@ func Peak(be *lower.Backend, dtype dtypes.DType) (flops float64, err error) {
 				return 0, err
 			}
 		}
-		flops = max(flops, 2*float64(n)*float64(n)*float64(n)*float64(repeats)/time.Since(start).Seconds())
+		each := float64(be.Mesh().Devices())
+		flops = max(flops, each*2*float64(n)*float64(n)*float64(n)*float64(repeats)/time.Since(start).Seconds())
 	}
 	return flops, nil
 }

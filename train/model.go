@@ -7,6 +7,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 
 	"mix/graph"
+	"mix/sharding"
 	"mix/sharding/axis"
 	"mix/train/lora"
 )
@@ -14,8 +15,10 @@ import (
 // model is what is trained, and in which form a program takes it.
 type model struct {
 	Options
+	place   sharding.Placement
 	layout  graph.Layout
 	params  []axis.Param // catalogue of what is trained
+	base    []axis.Param // of what is frozen
 	trained []axis.Piece // float32, updated
 	frozen  []axis.Piece // never updated
 	decayed []bool       // of trained
@@ -30,22 +33,34 @@ func newModel(o Options) (m model, err error) {
 		if m.params, err = lora.Params(o.Model, *o.LoRA); err != nil {
 			return m, err
 		}
+	}
+	return m, m.list()
+}
+
+// list lists the pieces in the layout.
+func (m *model) list() (err error) {
+	m.trained, m.decayed = nil, nil
+	if m.LoRA != nil {
 		if err := m.freeze(); err != nil {
-			return m, err
+			return err
 		}
 	}
 	for _, p := range m.params {
 		for _, q := range m.layout.Pieces(p, dtypes.Float32) {
 			m.trained = append(m.trained, q)
-			m.decayed = append(m.decayed, o.decays(p))
+			m.decayed = append(m.decayed, m.decays(p))
 		}
 	}
-	return m, nil
+	if m.trained, err = m.place.Staged(m.trained, m.weight); err != nil {
+		return err
+	}
+	m.frozen, err = m.place.Staged(m.frozen, m.weight)
+	return err
 }
 
 // freeze lists the base of adapters: in the dtype of the computation, or its matrices in int8 with scales.
 func (m *model) freeze() error {
-	m.frozen = graph.Pieces(m.Model, m.layout, m.DType)
+	m.frozen, m.base = graph.Pieces(m.Model, m.layout, m.DType), graph.Params(m.Model)
 	if !m.Int8 {
 		return nil
 	}
@@ -62,6 +77,7 @@ func (m *model) freeze() error {
 			m.frozen[i].DType = dtypes.Int8
 		}
 	}
+	m.base = append(m.base, scales...)
 	for _, p := range scales {
 		m.frozen = append(m.frozen, m.layout.Pieces(p, dtypes.Float32)...)
 	}
@@ -94,10 +110,16 @@ func (o Options) decays(p axis.Param) bool {
 
 // bind makes the model's weights of a program's arguments.
 func (m model) bind(trained, frozen []*Node) graph.Weights {
-	if m.LoRA == nil {
-		return graph.WeightsOf(m.Model, m.layout, dtypes.Float32, trained).In(m.DType)
+	trained = m.asWeights(trained)
+	staged := func(w graph.Weights) graph.Weights {
+		if m.place.Circle != nil {
+			w = w.Staged()
+		}
+		return w
 	}
-	n := len(graph.Pieces(m.Model, m.layout, m.DType)) // the scales follow
-	w := graph.WeightsOf(m.Model, m.layout, m.DType, frozen[:n]).With(m.frozen[n:], frozen[n:])
+	if m.LoRA == nil {
+		return staged(graph.NewWeights(m.layout, dtypes.Float32, m.trained, trained).In(m.DType))
+	}
+	w := staged(graph.NewWeights(m.layout, m.DType, m.frozen, frozen))
 	return w.Adapted(m.LoRA.Scale(), m.trained, trained)
 }

@@ -40,6 +40,7 @@ type Options struct {
 	Micro  int // samples a microbatch
 	Global int // samples a step, a multiple of Micro
 	Steps  int
+	Rounds int // of a pipeline: times a microbatch goes around its stages, 0 is 1
 
 	Optimizer       AdamW
 	Schedule        Schedule
@@ -60,9 +61,6 @@ type Options struct {
 	SampleTokens int      // at most, of each
 }
 
-// Microbatches is how many of them a step has.
-func (o Options) Microbatches() int { return o.Global / o.Micro }
-
 // Validate names the first value that is out of bounds.
 func (o Options) Validate() error {
 	if err := o.Model.Validate(); err != nil {
@@ -80,7 +78,7 @@ func (o Options) Validate() error {
 		least int
 	}{
 		{"sequence length", o.Seq, 1}, {"micro-batch size", o.Micro, 1}, {"global batch size", o.Global, 1},
-		{"number of steps", o.Steps, 0}, {"log interval", o.LogEvery, 0}, {"save interval", o.SaveEvery, 0},
+		{"number of steps", o.Steps, 0}, {"rounds of the pipeline", o.Rounds, 0}, {"log interval", o.LogEvery, 0}, {"save interval", o.SaveEvery, 0},
 		{"evaluation interval", o.EvalEvery, 0}, {"batches an evaluation", o.EvalBatches, 0}, {"tokens a sample", o.SampleTokens, 0},
 	} {
 		if err := atLeast(x.name, x.value, x.least); err != nil {

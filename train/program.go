@@ -9,6 +9,7 @@ import (
 
 	"mix/graph"
 	"mix/lower"
+	"mix/sharding"
 	"mix/sharding/axis"
 )
 
@@ -44,13 +45,13 @@ func (p programs) declareBatch(g *Graph, dims ...int) batch {
 }
 
 // compile makes a program of what build declares and returns. Panics of the trace become errors.
-func (p programs) compile(name string, donate map[string]int, build func(g *Graph) []*Node) (program *lower.Program, err error) {
+func (p programs) compile(name string, o lower.ProgramOptions, build func(g *Graph) []*Node) (program *lower.Program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("program %s: %v", name, r)
 		}
 	}()
-	g := NewGraph(p.be.With(lower.ProgramOptions{Donate: donate}), name)
+	g := NewGraph(p.be.With(o), name)
 	if err := g.Compile(build(g)...); err != nil {
 		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
@@ -60,11 +61,15 @@ func (p programs) compile(name string, donate map[string]int, build func(g *Grap
 // step takes state, frozen weights, batch and learning rate. It returns the metrics and the state, updated
 // in place.
 func (p programs) step() (*lower.Program, error) {
-	donate := map[string]int{}
+	o := lower.ProgramOptions{Donate: map[string]int{}}
 	for i, name := range p.m.stateNames() {
-		donate[name] = 1 + i
+		o.Donate[name] = 1 + i
 	}
-	return p.compile("train_step", donate, p.buildStep)
+	var err error
+	if o.Shard, err = p.m.shard("first/", "second/"); err != nil {
+		return nil, err
+	}
+	return p.compile("train_step", o, p.buildStep)
 }
 
 func (p programs) buildStep(g *Graph) []*Node {
@@ -75,7 +80,7 @@ func (p programs) buildStep(g *Graph) []*Node {
 		updates: Parameter(g, "updates", shapes.Make(dtypes.Int32)),
 	}
 	frozen := declare(g, "", p.m.frozen)
-	b := p.declareBatch(g, p.m.Microbatches(), p.m.Micro)
+	b := p.declareBatch(g, p.m.batchDims()...)
 	next, metrics := p.m.step(st, frozen, b, Parameter(g, "lr", shapes.Make(dtypes.Float32)))
 	return append([]*Node{metrics}, next.nodes()...)
 }
@@ -93,28 +98,51 @@ func (m model) stateNames() (all []string) {
 // evaluate takes weights and one microbatch. It returns [2] float32, the loss summed over the labels and how
 // many they are.
 func (p programs) evaluate() (*lower.Program, error) {
-	return p.compile("evaluate", nil, func(g *Graph) []*Node {
+	o, err := p.reading(nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.compile("evaluate", o, func(g *Graph) []*Node {
 		w := p.m.bind(declare(g, "", p.m.trained), declare(g, "", p.m.frozen))
-		b := p.declareBatch(g, p.m.Micro)
+		b := p.declareBatch(g, p.m.evalDims()...)
+		if p.m.place.Circle != nil {
+			s := p.m.pipedForward(w, b)
+			return []*Node{Concatenate([]*Node{Reshape(s.ce, 1), Reshape(s.kept, 1)}, 0)}
+		}
 		r := graph.Run(p.m.Model, w, graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}, nil, graph.KeepNothing)
 		each, mask := graph.TokenLosses(graph.Logits(p.m.Model, w, r.Hidden), b.labels) // [B, S] both
 		return []*Node{Concatenate([]*Node{Reshape(ReduceAllSum(each), 1), Reshape(ReduceAllSum(mask), 1)}, 0)}
 	})
 }
 
+// reading are the options of a program that only reads the weights.
+func (p programs) reading(rules *sharding.Rules) (o lower.ProgramOptions, err error) {
+	o.Rules = rules
+	o.Shard, err = p.m.shard()
+	return o, err
+}
+
 // next takes weights, tokens [1, length] and the place of the last of them. It returns the id drawn after
 // it, [1] int32. All tokens are run for each: samples are few and short, and need no second form of the
 // model.
 func (p programs) next(length int) (*lower.Program, error) {
-	return p.compile("sample", nil, func(g *Graph) []*Node {
+	whole, err := p.m.whole()
+	if err != nil {
+		return nil, err
+	}
+	o, err := p.reading(whole)
+	if err != nil {
+		return nil, err
+	}
+	return p.compile("sample", o, func(g *Graph) []*Node {
 		w := p.m.bind(declare(g, "", p.m.trained), declare(g, "", p.m.frozen))
 		tokens := Parameter(g, "tokens", shapes.Make(dtypes.Int32, 1, length))
 		at := Parameter(g, "at", shapes.Make(dtypes.Int32))
 		seed := Parameter(g, "seed", shapes.Make(dtypes.Uint32, 1, 2))
-		r := graph.Run(p.m.Model, w, graph.Inputs{Tokens: tokens}, nil, graph.KeepNothing)
+		hidden := p.m.hidden(w, tokens) // [1, S, D]
 		zero := Const(g, int32(0))
-		last := DynamicSlice(r.Hidden, []*Node{zero, at, zero}, []int{1, 1, p.m.Model.Width}) // [1, 1, D]
-		logits := Reshape(graph.Logits(p.m.Model, w, last), 1, p.m.Model.Vocab)               // [1, V]
+		last := DynamicSlice(hidden, []*Node{zero, at, zero}, []int{1, 1, p.m.Model.Width}) // [1, 1, D]
+		logits := Reshape(graph.Logits(p.m.Model, w, last), 1, p.m.Model.Vocab)             // [1, V]
 		return []*Node{graph.Sample(logits, graph.Sampling{
 			Temperature: Const(g, []float32{sampleTemperature}), MinP: Const(g, []float32{sampleMinP}), Seed: seed, Step: Reshape(at, 1)})}
 	})

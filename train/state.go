@@ -9,6 +9,7 @@ import (
 
 	"mix/graph"
 	"mix/lower"
+	"mix/sharding"
 	"mix/sharding/axis"
 	"mix/sharding/ckpt"
 	"mix/train/lora"
@@ -53,11 +54,6 @@ func (zeros) Read(_ axis.Piece, dst []byte) error {
 	return nil
 }
 
-// upload makes a piece on the device.
-func upload(be *lower.Backend, r Reader, q axis.Piece) (*lower.Buffer, error) {
-	return be.Make("weight "+q.Name, shapes.Make(q.DType, q.Shape...), func(dst []byte) error { return r.Read(q, dst) })
-}
-
 // Groups of a checkpoint.
 const (
 	groupWeights = ""
@@ -85,7 +81,7 @@ func newDevice(be *lower.Backend, m model, readers map[string]Reader, frozen Rea
 	}()
 	for _, name := range groups {
 		for _, q := range m.trained {
-			b, err := upload(be, readers[name], q)
+			b, err := m.upload(be, readers[name], q, sharding.Moments)
 			if err != nil {
 				return nil, err
 			}
@@ -93,7 +89,7 @@ func newDevice(be *lower.Backend, m model, readers map[string]Reader, frozen Rea
 		}
 	}
 	for _, q := range m.frozen {
-		b, err := upload(be, frozen, q)
+		b, err := m.upload(be, frozen, q, sharding.Weights)
 		if err != nil {
 			return nil, err
 		}

@@ -78,6 +78,9 @@ func (m model) forward(w graph.Weights, b batch) sums {
 
 // allForward runs all microbatches.
 func (m model) allForward(trained, frozen []*Node, b batch) sums {
+	if m.place.Circle != nil {
+		return m.pipedForward(m.bind(trained, frozen), b)
+	}
 	n := b.tokens.Shape().Dim(0)
 	if n == 1 {
 		var one []*Node

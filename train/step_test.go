@@ -67,6 +67,8 @@ func modelOf(t testing.TB, o Options) model {
 
 func newBench(t testing.TB, be *lower.Backend, m model, base Reader) *bench {
 	require.NoError(t, m.Validate())
+	m, err := m.on(be)
+	require.NoError(t, err)
 	x := &bench{m: m, run: &run{Job: Job{Options: m.Options, Backend: be}}}
 	start, frozen, err := m.start(base)
 	require.NoError(t, err)
@@ -90,7 +92,7 @@ func text(ids []int32, s int) (b data.Batch) {
 
 // step runs one update and returns the metrics.
 func (x *bench) step(t testing.TB, b data.Batch, lr float64) []float32 {
-	inputs, err := x.run.upload(b, x.m.Microbatches(), x.m.Micro)
+	inputs, err := x.run.upload(b, x.m.batchDims()...)
 	require.NoError(t, err)
 	rate, err := x.run.Backend.Upload(shapes.Make(dtypes.Float32), []float32{float32(lr)})
 	require.NoError(t, err)

@@ -29,22 +29,19 @@ var fixed = []fixedFlag{
 	{"no-position-embedding", nil, "positions are rotary"},
 	{"no-load-rng", nil, "random numbers follow from the seed and the step, there is no state to load"},
 	{"moe-grouped-gemm", nil, "experts are grouped products always"},
-	{"overlap-param-gather", nil, "one device gathers nothing"},
-	{"overlap-grad-reduce", nil, "one device reduces nothing"},
-	{"use-distributed-optimizer", nil, "one device holds the whole state of the optimizer"},
-	{"sequence-parallel", nil, "a tensor-parallel size of 1 makes it mean nothing"},
+	{"overlap-param-gather", nil, "the compiler overlaps what it can"},
+	{"overlap-grad-reduce", nil, "the compiler overlaps what it can"},
 	{"use-flash-attn", nil, "the compiler chooses the kernel"},
 	{"attention-dropout", []string{"0"}, "Mixtral has no dropout"},
 	{"hidden-dropout", []string{"0"}, "Mixtral has no dropout"},
 	{"normalization", []string{"RMSNorm"}, "Mixtral's norms are RMSNorm"},
 	{"position-embedding-type", []string{"rope"}, "Mixtral's positions are rotary"},
-	{"moe-token-dispatcher-type", []string{"alltoall", "allgather"}, "one device exchanges no tokens, no token is dropped"},
+	{"moe-token-dispatcher-type", []string{"alltoall", "allgather"}, "the compiler chooses the exchange, no token is dropped"},
 	{"moe-router-dtype", []string{"fp32"}, "the router is float32 always"},
 	{"lr-wsd-decay-style", []string{"linear"}, "WSD decays linearly"},
 	{"tokenizer-type", []string{"Llama2Tokenizer", "SentencePieceTokenizer", "GPTSentencePieceTokenizer", "HuggingFaceTokenizer"}, "the tokenizer's file says what it is"},
 	{"test-data-path", []string{"*"}, "nothing is tested after the training, cmd/eval scores a checkpoint"},
-	{"distributed-backend", []string{"nccl", "gloo"}, "one device talks to none"},
-	{"nproc_per_node", []string{"1"}, "a run is one process"},
+	{"distributed-backend", []string{"nccl", "gloo"}, "devices of one process need none"},
 	{"nnodes", []string{"1"}, "a run is one process"},
 	{"node_rank", []string{"0"}, "a run is one process"},
 	{"master_addr", []string{"*"}, "a run is one process and talks to none"},
@@ -122,35 +119,4 @@ func same(a, b string) bool {
 	x, errX := strconv.ParseFloat(a, 64)
 	y, errY := strconv.ParseFloat(b, 64)
 	return a == b || errX == nil && errY == nil && x == y
-}
-
-// check refuses sizes that need more devices than the one that programs run on.
-func (p parallelFlags) check() error {
-	n, factors := 1, ""
-	for _, s := range []struct {
-		name string
-		size int
-	}{{"expert", p.ExpertModelParallelSize}, {"pipeline", p.PipelineModelParallelSize}, {"tensor", p.TensorModelParallelSize}, {"context", p.ContextParallelSize}} {
-		flag := "--" + s.name + "-model-parallel-size"
-		if s.name == "context" {
-			flag = "--context-parallel-size"
-		}
-		if s.size < 1 || s.size > 1<<20 {
-			return fmt.Errorf("%w: %s is %d, want at least 1", cli.ErrUsage, flag, s.size)
-		}
-		n = min(n*s.size, 1<<40)
-		if s.size == 1 {
-			flag = s.name
-		}
-		if s.size > 1 || s.name == "tensor" {
-			if factors != "" {
-				factors += " × "
-			}
-			factors += fmt.Sprintf("%s %d", flag, s.size)
-		}
-	}
-	if n > 1 {
-		return fmt.Errorf("%w: %s = %d devices, this machine has 1: programs run on one device", cli.ErrUsage, factors, n)
-	}
-	return nil
 }

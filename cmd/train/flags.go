@@ -27,7 +27,7 @@ type command struct {
 // modelFlags are the sizes of the model. By default they are the preset's; with --init the checkpoint's,
 // and then they can only be confirmed.
 type modelFlags struct {
-	Init                  string   `placeholder:"DIR" help:"Start from the weights of a Hugging Face folder, whose config.json has the sizes."`
+	Init                  string   `placeholder:"DIR" help:"Start from the weights of a checkpoint of Hugging Face, ours or Megatron, whose config.json has the sizes."`
 	NumLayers             *int     `placeholder:"N" help:"Decoder layers."`
 	HiddenSize            *int     `placeholder:"N" help:"Width of the model."`
 	FFNHiddenSize         *int     `name:"ffn-hidden-size" placeholder:"N" help:"Hidden width of an expert."`
@@ -125,12 +125,4 @@ type runFlags struct {
 	Export         string   `placeholder:"DIR" help:"Write the final model, adapters merged, as a Hugging Face folder."`
 	ExportAdapters string   `placeholder:"DIR" help:"Write the final adapters as a PEFT folder."`
 	ExportDType    string   `name:"export-dtype" default:"bf16" placeholder:"f32|bf16|f16" help:"Type of the exported weights. Default: ${default}."`
-}
-
-// parallelFlags are Megatron's sizes of the ways to share out a model.
-type parallelFlags struct {
-	TensorModelParallelSize   int `default:"1" placeholder:"N" help:"1: programs run on one device."`
-	PipelineModelParallelSize int `default:"1" placeholder:"N" help:"1."`
-	ExpertModelParallelSize   int `default:"1" placeholder:"N" help:"1."`
-	ContextParallelSize       int `default:"1" placeholder:"N" help:"1."`
 }

@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"mix/cmd/internal/flags"
 	"mix/graph"
 	"mix/graph/token"
 	"mix/internal/cli"
 	"mix/internal/demo"
+	"mix/sharding/ckpt"
 	"mix/train"
 )
 
@@ -26,11 +28,8 @@ func (c *command) startFrom() (string, error) {
 	if c.Init != "" {
 		return "", fmt.Errorf("%w: --init %s and --load %s, want one: --init for weights, --load for a run to go on with", cli.ErrUsage, c.Init, c.Load)
 	}
-	if exists(c.Load, "latest_checkpointed_iteration.txt") {
-		return "", fmt.Errorf("%w: --load %s is Megatron's format, want a Hugging Face folder or a run of this program", cli.ErrUsage, c.Load)
-	}
 	switch same := c.Save != "" && filepath.Clean(c.Load) == filepath.Clean(c.Save); {
-	case exists(c.Load, "config.json"): // weights of a model
+	case exists(c.Load, "config.json") || isMegatron(c.Load): // weights of a model
 		if !c.NoLoadOptim && !same {
 			return "", fmt.Errorf("%w: --load %s holds a model without an optimizer: want --no-load-optim too, or --init %[2]s", cli.ErrUsage, c.Load)
 		}
@@ -84,12 +83,18 @@ func (c *command) checkStart(from string) error {
 		err = errors.New("want a folder")
 	case exists(from, train.AdapterFolder):
 		err = fmt.Errorf("it holds adapters, in %s, want a model: the one that they were trained beside, or what --export wrote", train.AdapterFolder)
-	case !exists(from, "config.json"):
-		err = errors.New("no config.json in it, want a Hugging Face folder")
+	case !exists(from, "config.json") && !isMegatron(from):
+		err = errors.New("no config.json in it, want a Hugging Face folder, one of ours or of Megatron")
 	default:
 		return nil
 	}
 	return fmt.Errorf("%w: %s %s: %w", cli.ErrUsage, c.weightsFlag(), from, err)
+}
+
+// isMegatron says whether a folder is a checkpoint of Megatron, which needs no config.json.
+func isMegatron(dir string) bool {
+	format, err := ckpt.Detect(dir)
+	return err == nil && format == ckpt.Megatron
 }
 
 func exists(dir, file string) bool {
@@ -106,7 +111,7 @@ func (c *command) model(from string) (graph.Config, *token.Tokenizer, error) {
 	}
 	var m graph.Config
 	if from != "" {
-		if m, err = graph.LoadConfig(from); err != nil {
+		if m, err = flags.LoadConfig(from); err != nil {
 			err = fmt.Errorf("%s: %w", c.weightsFlag(), err)
 		}
 	} else {

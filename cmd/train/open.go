@@ -187,7 +187,7 @@ func (s *session) openWeights() error {
 }
 
 func (s *session) openDevice(ctx context.Context) error {
-	be, err := s.c.Device.Open(ctx, s)
+	be, err := s.c.Device.OpenOn(ctx, s, s.p.mesh, s.p.rules)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"mix/graph"
 	"mix/graph/token"
+	"mix/sharding"
 	"mix/train"
 	"mix/train/data"
 	"mix/train/lora"
@@ -24,6 +25,8 @@ type plan struct {
 	exportDType dtypes.DType
 	template    token.Template // 0 for the tokenizer's own
 	data        data.Spec      // without what is embedded
+	mesh        sharding.Mesh
+	rules       sharding.Rules
 }
 
 // plan checks all flags and fills in those that follow from others. It reads no weights and makes no
@@ -34,9 +37,6 @@ func (c *command) plan() (p plan, err error) {
 		if err := f.check(); err != nil {
 			return p, err
 		}
-	}
-	if err := c.parallelFlags.check(); err != nil {
-		return p, err
 	}
 	if _, err := c.Device.Platform(); err != nil {
 		return p, usage(err)
@@ -50,7 +50,7 @@ func (c *command) plan() (p plan, err error) {
 	if p.Model, p.tokenizer, err = c.model(p.from); err != nil {
 		return p, err
 	}
-	for _, step := range []func(*plan) error{c.arithmetic, c.losses, c.amounts, c.schedule, c.recompute, c.lora, c.outputs, c.source} {
+	for _, step := range []func(*plan) error{c.arithmetic, c.losses, c.amounts, c.schedule, c.recompute, c.lora, c.outputs, c.source, c.place} {
 		if err := step(&p); err != nil {
 			return p, usage(err)
 		}

@@ -177,7 +177,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"adapters without checkpoints", "--lora-rank 8 --init " + dir + " --export-adapters x", "usage: --export-adapters x without --save: the final ones are those of the last checkpoint"},
 		{"adapters that are not there", "--export-adapters x", "usage: --export-adapters x without --lora-rank: there are none"},
 		{"weights and a run", "--init a --load b", "usage: --init a and --load b, want one: --init for weights, --load for a run to go on with"},
-		{"Megatron's checkpoint", "--load " + megatron, "usage: --load " + megatron + " is Megatron's format, want a Hugging Face folder or a run of this program"},
+		{"Megatron's checkpoint", "--load " + megatron, "usage: --load " + megatron + " holds a model without an optimizer: want --no-load-optim too, or --init " + megatron},
 		{"a model's optimizer", "--load " + dir, "usage: --load " + dir + " holds a model without an optimizer: want --no-load-optim too, or --init " + dir},
 		{"another run's optimizer", "--load a --save b", `usage: --load a and --save "b" differ: to go on with that run, --save is its folder; to start another from its weights, want --no-load-optim too`},
 		{"prompts without a tokenizer", "--preset mixtral-8x7b --sample-prompt x", "usage: --sample-prompt needs a tokenizer: want --tokenizer"},

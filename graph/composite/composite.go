@@ -30,11 +30,13 @@ const (
 	ConstrainName             = "mix.constrain"
 	ScanName                  = "mix.scan"
 	ScanGradientName          = "mix.scan_gradient"
+	LayerName                 = "mix.layer"
+	LayerGradientName         = "mix.layer_gradient"
 	RecomputeName             = "mix.recompute"
 )
 
 // Names lists the composites.
-var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, ConstrainName, ScanName, ScanGradientName, RecomputeName}
+var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, ConstrainName, ScanName, ScanGradientName, LayerName, LayerGradientName, RecomputeName}
 
 // attrs are the attributes of a composite, in the order in which they are written.
 type attrs [][2]string

@@ -8,30 +8,74 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/sharding/axis"
 )
 
-// Scanned are the inputs of a scan, or of one of its layers: then Stacked and Frozen are slices.
+// Scanned are the inputs of a scan, or of one of its layers: then Stacked and Frozen are slices, and so are Carry and
+// Each if there are microbatches.
 type Scanned struct {
 	Carry   []*Node // any shapes, kept by the layer
 	Shared  []*Node // the same in every layer; no gradient flows to them
-	Weights []*Node // the same in every layer; their gradients sum over the layers
+	Weights []*Node // the same in every layer; their gradients sum over the layers. Not with Micro
 	Stacked []*Node // [L, …] one slice a layer
 	Frozen  []*Node // [L, …] one slice a layer; no gradient flows to them
+
+	// Micro is the number of microbatches M that go through each layer one by one, 0 for none. Then Carry is [M, …], and
+	// so is Each, which has what belongs to a microbatch and is the same in every layer; no gradient flows to it.
+	// Gradients of slices sum over the microbatches. It is the unit that pipeline parallelism rewrites.
+	Micro int
+	Each  []*Node
+	// Lead is how many leading axes of Stacked and Frozen, and of what is stacked by the scan, count the layers, row-major:
+	// 0 is one, L. A pipeline has three, rounds, stages and depth.
+	Lead int
 }
 
 // all lists the inputs, and like cuts such a list up again.
 func (in Scanned) all() []*Node {
-	return slices.Concat(in.Carry, in.Shared, in.Weights, in.Stacked, in.Frozen)
+	return slices.Concat(in.Carry, in.Each, in.Shared, in.Weights, in.Stacked, in.Frozen)
 }
 
-func (in Scanned) like(all []*Node) (out Scanned) {
+func (in Scanned) like(all []*Node) Scanned {
+	out := Scanned{Micro: in.Micro, Lead: in.Lead}
 	for _, part := range []struct {
 		to *[]*Node
 		n  int
-	}{{&out.Carry, len(in.Carry)}, {&out.Shared, len(in.Shared)}, {&out.Weights, len(in.Weights)}, {&out.Stacked, len(in.Stacked)}, {&out.Frozen, len(in.Frozen)}} {
+	}{{&out.Carry, len(in.Carry)}, {&out.Each, len(in.Each)}, {&out.Shared, len(in.Shared)}, {&out.Weights, len(in.Weights)},
+		{&out.Stacked, len(in.Stacked)}, {&out.Frozen, len(in.Frozen)}} {
 		*part.to, all = all[:part.n:part.n], all[part.n:]
 	}
 	return out
+}
+
+// lead are the sizes of the axes that count layers.
+func (in Scanned) lead() []int { return in.Stacked[0].Shape().Dimensions[:max(in.Lead, 1)] }
+
+// flat is in with one axis of layers.
+func (in Scanned) flat() Scanned {
+	flat := func(xs []*Node) (ys []*Node) {
+		for _, x := range xs {
+			ys = append(ys, Reshape(x, append([]int{-1}, x.Shape().Dimensions[in.Lead:]...)...))
+		}
+		return ys
+	}
+	if in.Lead > 1 {
+		in.Stacked, in.Frozen = flat(in.Stacked), flat(in.Frozen)
+		in.Lead = 1
+	}
+	return in
+}
+
+// at is layer l of in, without axes of layers.
+func (in Scanned) at(l *Node) Scanned {
+	in.Stacked, in.Frozen, in.Lead = slicesAt(in.Stacked, l), slicesAt(in.Frozen, l), 0
+	return in
+}
+
+// of is microbatch m of in.
+func (in Scanned) of(m *Node) Scanned {
+	in.Carry, in.Each, in.Micro = slicesAt(in.Carry, m), slicesAt(in.Each, m), 0
+	return in
 }
 
 // Layer is the body of a scan: the next carried values, and slice l of each stacked output.
@@ -39,8 +83,8 @@ type Layer func(in Scanned) (next, outs []*Node)
 
 // Scan applies layer L times, compile time independent of L. It has no gradient: see ScanForGradient.
 //
-// outs are the shapes of one layer's outputs. It returns the last carry, and the outputs of all layers
-// stacked, [L, …].
+// outs are the shapes of one layer's outputs, for one microbatch if there are any. It returns the last carry, and the
+// outputs of all layers stacked, [L, …], or [L, M, …] with microbatches.
 func Scan(in Scanned, outs []shapes.Shape, layer Layer) (last, all []*Node) {
 	return scan(in, outs, layer, false)
 }
@@ -53,22 +97,30 @@ func ScanForGradient(in Scanned, outs []shapes.Shape, layer Layer) (last, all []
 
 // scanState is what the gradient of a scan needs beside the call's inputs and outputs.
 type scanState struct {
-	layer  Layer
-	layers int
-	in     Scanned // as called, for the number of each
-	outs   []shapes.Shape
-	keep   bool
-	kept   []*Node // [L, …] the carry before each layer
+	layer Layer
+	lead  []int
+	in    Scanned // as called, for the number of each
+	outs  []shapes.Shape
+	keep  bool
+	kept  []*Node // [L, …] the carry before each layer
 }
 
 func scan(in Scanned, outs []shapes.Shape, layer Layer, keep bool) (last, all []*Node) {
 	if len(in.Carry) == 0 || len(in.Stacked) == 0 {
 		panic(fmt.Errorf("scan: %d carried and %d stacked values, want at least one of each", len(in.Carry), len(in.Stacked)))
 	}
-	st := &scanState{layer: layer, layers: in.Stacked[0].Shape().Dim(0), in: in, outs: outs, keep: keep}
+	if in.Micro > 0 && len(in.Weights) > 0 || in.Micro == 0 && len(in.Each) > 0 {
+		panic(fmt.Errorf("scan: %d microbatches, %d values of each and %d weights, want no weights with microbatches and none of each without", in.Micro, len(in.Each), len(in.Weights)))
+	}
+	st := &scanState{layer: layer, lead: in.lead(), in: in, outs: outs, keep: keep}
 	for i, s := range slices.Concat(in.Stacked, in.Frozen) {
-		if s.Shape().Dim(0) != st.layers {
-			panic(fmt.Errorf("scan: stacked value %d is %s, want %d layers", i, s.Shape(), st.layers))
+		if s.Rank() < len(st.lead) || !slices.Equal(s.Shape().Dimensions[:len(st.lead)], st.lead) {
+			panic(fmt.Errorf("scan: stacked value %d is %s, want %v layers", i, s.Shape(), st.lead))
+		}
+	}
+	for i, x := range slices.Concat(in.Carry, in.Each) {
+		if in.Micro > 0 && (x.Rank() < 1 || x.Shape().Dim(0) != in.Micro) {
+			panic(fmt.Errorf("scan: carried value or one of each %d is %s, want %d microbatches", i, x.Shape(), in.Micro))
 		}
 	}
 	as := st.attrs()
@@ -82,136 +134,86 @@ func scan(in Scanned, outs []shapes.Shape, layer Layer, keep bool) (last, all []
 }
 
 // attrs tell a pass which inputs are which.
-func (st *scanState) attrs() attrs {
-	as := attrs{{"layers", strconv.Itoa(st.layers)}, {"carry", strconv.Itoa(len(st.in.Carry))}, {"shared", strconv.Itoa(len(st.in.Shared))}}
-	if n := len(st.in.Weights); n > 0 {
-		as = append(as, [2]string{"weights", strconv.Itoa(n)})
+func (st *scanState) attrs() (as attrs) {
+	as = attrs{{"layers", strconv.Itoa(axis.Count(st.lead))}, {"carry", strconv.Itoa(len(st.in.Carry))}, {"shared", strconv.Itoa(len(st.in.Shared))}}
+	for _, a := range []struct {
+		name string
+		n    int
+	}{{"weights", len(st.in.Weights)}, {"frozen", len(st.in.Frozen)}, {"lead", st.in.Lead}, {"micro", st.in.Micro}, {"each", len(st.in.Each)}} {
+		if a.n > 0 {
+			as = append(as, [2]string{a.name, strconv.Itoa(a.n)})
+		}
 	}
-	if n := len(st.in.Frozen); n > 0 {
-		as = append(as, [2]string{"frozen", strconv.Itoa(n)})
-	}
-	return as
+	return append(as, [2]string{"outs", strconv.Itoa(len(st.outs))})
 }
 
-// at is layer l of in.
-func (in Scanned) at(l *Node) Scanned {
-	in.Stacked, in.Frozen = slicesAt(in.Stacked, l), slicesAt(in.Frozen, l)
-	return in
+// once is one layer on one microbatch, a composite that a pass can call from elsewhere: next carry, then outputs.
+func (st *scanState) once(in Scanned) []*Node {
+	return call(LayerName, nil, in.all(), nil, func(all []*Node) []*Node {
+		next, outs := st.layer(in.like(all))
+		if len(next) != len(st.in.Carry) || len(outs) != len(st.outs) {
+			panic(fmt.Errorf("scan: the layer gave %d carried and %d outputs, want %d and %d", len(next), len(outs), len(st.in.Carry), len(st.outs)))
+		}
+		return append(slices.Clone(next), outs...)
+	})
+}
+
+// across is one layer on all microbatches.
+func (st *scanState) across(in Scanned) (next, outs []*Node) {
+	n, o := len(in.Carry), len(st.outs)
+	if in.Micro == 0 {
+		results := st.once(in)
+		return results[:n], results[n:]
+	}
+	g := in.Carry[0].Graph()
+	init := []*Node{Const(g, int32(0))} // and outputs [M, …], inputs
+	for _, s := range st.outs {
+		init = append(init, zeros(g, s.DType, append([]int{in.Micro}, s.Dimensions...)))
+	}
+	out := loop(g, in.Micro, append(init, in.all()...), func(s []*Node) []*Node {
+		m, all := s[0], s[1+o:]
+		results := st.once(in.like(all).of(m))
+		return slices.Concat(setSlices(s[1:1+o], results[n:], m), setSlices(all[:n], results[:n], m), all[n:])
+	})
+	return out[1+o : 1+o+n], out[1 : 1+o]
 }
 
 // forward is the meaning of Scan. Results: last carry, stacked outputs, and the kept carries if any.
 func (st *scanState) forward(inputs []*Node) []*Node {
-	g, in := inputs[0].Graph(), st.in.like(inputs)
-	n, o := len(in.Carry), len(st.outs)
-	var buffers []*Node // [L, …] outputs and kept carries, written a slice a layer
+	g, in := inputs[0].Graph(), st.in.like(inputs).flat()
+	n, layers := len(in.Carry), axis.Count(st.lead)
+	each := []int{layers} // and [M] of the outputs
+	if in.Micro > 0 {
+		each = append(each, in.Micro)
+	}
+	init := []*Node{Const(g, int32(0))} // and buffers, written a slice a layer; inputs
 	for _, s := range st.outs {
-		buffers = append(buffers, zeros(g, s.DType, append([]int{st.layers}, s.Dimensions...)))
+		init = append(init, zeros(g, s.DType, slices.Concat(each, s.Dimensions)))
 	}
 	if st.keep {
 		for _, c := range in.Carry {
-			buffers = append(buffers, zeros(g, c.DType(), append([]int{st.layers}, c.Shape().Dimensions...)))
+			init = append(init, zeros(g, c.DType(), slices.Concat(each[:1], c.Shape().Dimensions)))
 		}
 	}
-	// State: l, buffers, inputs.
-	b := len(buffers)
-	init := slices.Concat([]*Node{Const(g, int32(0))}, buffers, inputs)
-	out := loop(g, st.layers, init, func(s []*Node) []*Node {
-		l, bufs, in := s[0], s[1:1+b], st.in.like(s[1+b:])
-		next, outs := st.layer(in.at(l))
-		if len(next) != n || len(outs) != o {
-			panic(fmt.Errorf("scan: the layer gave %d carried and %d outputs, want %d and %d", len(next), len(outs), n, o))
-		}
+	b := len(init) - 1
+	out := loop(g, layers, append(init, in.all()...), func(s []*Node) []*Node {
+		l, all := s[0], s[1+b:]
+		here := in.like(all)
+		next, outs := st.across(here.at(l))
 		if st.keep {
-			outs = append(outs[:o:o], in.Carry...)
+			outs = append(outs[:len(outs):len(outs)], here.Carry...)
 		}
-		written := make([]*Node, b)
-		for i := range bufs {
-			written[i] = setSlice(bufs[i], outs[i], l)
-		}
-		return slices.Concat(written, next, s[1+b+n:])
+		return slices.Concat(setSlices(s[1:1+b], outs, l), next, all[n:])
 	})
-	return slices.Concat(out[1+b:1+b+n], out[1:1+b])
+	return slices.Concat(out[1+b:1+b+n], st.unflat(out[1:1+b]))
 }
 
-func scanVJP(inputs, dys []*Node, state any) []*Node {
-	st := state.(*scanState)
-	if !st.keep {
-		panic(fmt.Errorf("scan: gradient of a Scan, want ScanForGradient"))
+// unflat gives stacked values [L, …] the axes of layers that the inputs have.
+func (st *scanState) unflat(xs []*Node) (ys []*Node) {
+	for _, x := range xs {
+		ys = append(ys, Reshape(x, slices.Concat(st.lead, x.Shape().Dimensions[1:])...))
 	}
-	in := st.in.like(inputs)
-	n, o := len(in.Carry), len(st.outs)
-	args := slices.Concat(dys[:n+o], in.Shared, in.Weights, in.Stacked, in.Frozen, st.kept)
-	as := append(st.attrs(), [2]string{"outs", strconv.Itoa(o)})
-	results := call(ScanGradientName, as, args, nil, st.backward)
-
-	next := func(like []*Node) []*Node { // the gradients of the floats among like, nil for the others
-		out := make([]*Node, len(like))
-		for i, x := range like {
-			if x.DType().IsFloat() {
-				out[i], results = results[0], results[1:]
-			}
-		}
-		return out
-	}
-	carry, weights, stacked := next(in.Carry), next(in.Weights), next(in.Stacked)
-	return slices.Concat(carry, make([]*Node, len(in.Shared)), weights, stacked, make([]*Node, len(in.Frozen)))
-}
-
-// backward is the meaning of the scan's gradient: layers in reverse, each computed again from its kept
-// carry. Inputs: gradients of last carry and outputs, shared, weights, stacked, frozen, kept. Results:
-// gradients of the float carries, then of the float weights and stacked values.
-func (st *scanState) backward(inputs []*Node) []*Node {
-	g := inputs[0].Graph()
-	n, o := len(st.in.Carry), len(st.outs)
-	rest := inputs[n+o:] // shared, weights, stacked, frozen, kept
-	kept := rest[len(rest)-n:]
-	in := st.in.like(slices.Concat(kept, rest[:len(rest)-n]))
-	var grads []*Node // of the float weights, and [L, …] of the float stacked values
-	for _, w := range slices.Concat(in.Weights, in.Stacked) {
-		if w.DType().IsFloat() {
-			grads = append(grads, zeros(g, w.DType(), w.Shape().Dimensions))
-		}
-	}
-	// State: step, gradient of the carry, grads, gradient of the outputs, rest.
-	init := slices.Concat([]*Node{Const(g, int32(0))}, inputs[:n], grads, inputs[n:])
-	ng := len(grads)
-	out := loop(g, st.layers, init, func(s []*Node) []*Node {
-		l := Sub(Const(g, int32(st.layers-1)), s[0]) // []
-		dcarry, grads, douts, rest := s[1:1+n], s[1+n:1+n+ng], s[1+n+ng:1+n+ng+o], s[1+n+ng+o:]
-		kept := slicesAt(rest[len(rest)-n:], l)
-		in := st.in.like(slices.Concat(kept, rest[:len(rest)-n])).at(l)
-		// What is differentiated: carry, weights, stacked.
-		nw := len(in.Weights)
-		dys := append(slices.Clone(dcarry), slicesAt(douts, l)...)
-		dxs := throughBody(slices.Concat(in.Carry, in.Weights, in.Stacked), dys, func(xs []*Node) []*Node {
-			next, outs := st.layer(Scanned{xs[:n], in.Shared, xs[n : n+nw], xs[n+nw:], in.Frozen})
-			return append(slices.Clone(next), outs...)
-		})
-		next := make([]*Node, n)
-		for i := range next {
-			if next[i] = dxs[i]; next[i] == nil { // not a float: its gradient is carried along unread
-				next[i] = dcarry[i]
-			}
-		}
-		var written []*Node
-		for i, d := range dxs[n:] {
-			switch at := len(written); {
-			case d == nil:
-			case i < nw:
-				written = append(written, Add(grads[at], d))
-			default:
-				written = append(written, setSlice(grads[at], d, l))
-			}
-		}
-		return slices.Concat(next, written, s[1+n+ng:])
-	})
-	var results []*Node
-	for i := range n {
-		if kept[i].DType().IsFloat() {
-			results = append(results, out[1+i])
-		}
-	}
-	return append(results, out[1+n:1+n+ng]...)
+	return ys
 }
 
 // loop runs body n times over state whose first value counts from 0; body returns the others.
@@ -243,6 +245,15 @@ func slicesAt(stacked []*Node, l *Node) []*Node {
 func setSlice(s, v, l *Node) *Node {
 	dims := s.Shape().Dimensions
 	return DynamicUpdateSlice(s, Reshape(v, append([]int{1}, dims[1:]...)...), at(l, len(dims)))
+}
+
+// setSlices writes vs over slices l of ss.
+func setSlices(ss, vs []*Node, l *Node) []*Node {
+	out := make([]*Node, len(ss))
+	for i := range ss {
+		out[i] = setSlice(ss[i], vs[i], l)
+	}
+	return out
 }
 
 // at is the index (l, 0, …) of a tensor of that rank.

@@ -10,14 +10,28 @@ import (
 var list = []Pass{
 	{
 		Name: "constrain",
-		Does: "takes the axis notes on activations away; on one device they mean nothing",
+		Does: "turns the axis notes on activations into shardings of the mesh; on one device they mean nothing",
 		Run:  constrain,
+	},
+	{
+		Name: "pipeline",
+		Does: "lays scans over layers and their gradients on the stages of the mesh: microbatches travel from stage to stage",
+		Run:  pipeline,
+	},
+	{
+		Name: "expert",
+		Does: "spreads routed experts and their gradients over the mesh: rows travel to the devices of their experts",
+		After: []After{
+			{"constrain", "a note between a value and its use would hide what the value is"},
+		},
+		Run: expert,
 	},
 	{
 		Name: "routed_experts",
 		Does: "puts the platform's form of mix.routed_experts in its place",
 		After: []After{
 			{"constrain", "a note between a value and its use would hide what the value is"},
+			{"expert", "on a mesh the form of one device would compute all experts everywhere"},
 		},
 		Run: routedExperts,
 	},
@@ -37,6 +51,16 @@ var list = []Pass{
 			{"grouped_gemm", "so may its rule"},
 		},
 		Run: oneRow,
+	},
+	{
+		Name: "inline",
+		Does: "on a mesh, puts bodies in the place of calls and of composites that no rule took",
+		After: []After{
+			{"constrain", "its notes are composites"},
+			{"routed_experts", "its rule takes composites"},
+			{"grouped_gemm", "so does its rule"},
+		},
+		Run: inline,
 	},
 	{
 		Name: "dce",

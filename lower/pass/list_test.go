@@ -10,21 +10,34 @@ import (
 
 	"mix/internal/golden"
 	"mix/lower/ir"
+	"mix/sharding"
 )
 
-// TestPasses runs every pass on the goldens of its name. A golden's section "context" holds
-// platform and number of devices.
+// contextOf reads the sections that say for what a golden is compiled: "context" holds platform and number of devices,
+// "mesh", if there is one, a mesh, and on a second line a preset of rules.
+func contextOf(t *testing.T, in map[string]string) (ctx Context) {
+	words := strings.Fields(in["context"])
+	require.Len(t, words, 2, "context")
+	devices, err := strconv.Atoi(words[1])
+	require.NoError(t, err)
+	ctx = Context{Platform: words[0], Devices: devices}
+	mesh, preset, _ := strings.Cut(in["mesh"], "\n")
+	ctx.Mesh, err = sharding.ParseMesh(mesh)
+	require.NoError(t, err)
+	ctx.Rules, err = sharding.For(strings.TrimSpace(preset), ctx.Mesh)
+	require.NoError(t, err)
+	return ctx
+}
+
+// TestPasses runs every pass on the goldens of its name.
 func TestPasses(t *testing.T) {
 	for _, p := range All() {
 		t.Run(p.Name, func(t *testing.T) {
 			golden.Run(t, "testdata/"+p.Name+"*.txtar", func(t *testing.T, in map[string]string) string {
-				words := strings.Fields(in["context"])
-				require.Len(t, words, 2, "context")
-				devices, err := strconv.Atoi(words[1])
-				require.NoError(t, err)
+				ctx := contextOf(t, in)
 				m, err := ir.Parse(in["in"])
 				require.NoError(t, err)
-				changed, err := Run(m, Context{Platform: words[0], Devices: devices}, []Pass{p}, Hooks{Verify: true})
+				changed, err := Run(m, ctx, []Pass{p}, Hooks{Verify: true})
 				switch {
 				case err != nil:
 					return "error: " + err.Error() + "\n"
@@ -32,7 +45,7 @@ func TestPasses(t *testing.T) {
 					require.Equal(t, in["in"], m.String(), "the pass says that it changed nothing")
 					return "unchanged\n"
 				}
-				again, err := Run(m, Context{Platform: words[0], Devices: devices}, []Pass{p}, Hooks{})
+				again, err := Run(m, ctx, []Pass{p}, Hooks{})
 				require.NoError(t, err)
 				require.Empty(t, again, "the pass finds work in what it left")
 				return m.String()
@@ -83,7 +96,7 @@ func TestRunReportsAndNames(t *testing.T) {
 	_, err = Run(module(), Context{Platform: "tpu"}, nil, Hooks{})
 	require.EqualError(t, err, `pass: platform "tpu" is unknown, want one of cpu, cuda`)
 	_, err = Run(module(), Context{Platform: "cpu", Skip: []string{"attentoin"}}, nil, Hooks{})
-	require.ErrorContains(t, err, `skip: pass: no pass "attentoin", known are constrain, routed_experts, grouped_gemm, one_row, dce`)
+	require.ErrorContains(t, err, `skip: pass: no pass "attentoin", known are constrain, pipeline, expert, routed_experts, grouped_gemm, one_row, inline, dce`)
 
 	m := layer{"f32", 1, 1, 2, 2, 3, false}.module()
 	ctx.Skip = []string{"routed_experts"}

@@ -9,6 +9,7 @@ import (
 
 	"mix/lower/ir"
 	"mix/lower/target"
+	"mix/sharding"
 )
 
 // Pass is one rewrite of a module, which it leaves valid.
@@ -26,9 +27,12 @@ type After struct{ Pass, Why string }
 
 // Context is what passes know of the target.
 type Context struct {
-	Platform string   // one of target.Platforms
-	Devices  int      // in the mesh; 0 is one
-	Skip     []string // names of passes that do not run
+	Platform string // one of target.Platforms
+	Devices  int    // of a mesh that the trace brought along; 0 is one
+	Mesh     sharding.Mesh
+	Rules    sharding.Rules // what axis notes mean on Mesh
+	Capacity float64        // times its share of a device's rows an expert takes at most where experts are split; 0 drops none
+	Skip     []string       // names of passes that do not run
 }
 
 // Hooks watch a run.

@@ -219,20 +219,25 @@ func (x experts) oneByOne(b ir.Builder) *ir.Value {
 	return x.combine(b, choices)
 }
 
-// combine sums K results [T, D] by weight, in order and in f32.
+// combine sums K results [T, D] by weight.
 func (x experts) combine(b ir.Builder, y []*ir.Value) *ir.Value {
-	weights := b.Convert(x.weights, "f32")
-	var sum *ir.Value
+	return b.Convert(weighted(b, y, x.weights), x.elem)
+}
+
+// weighted is the sum of K results [T, D] by weights [T, K], in order and in f32: [T, D] f32.
+func weighted(b ir.Builder, y []*ir.Value, weights *ir.Value) (sum *ir.Value) {
+	weights = b.Convert(weights, "f32")
 	for i := range y {
-		w := b.Reshape(b.Slice(weights, []int{0, i}, []int{x.t, i + 1}), x.t)
-		term := b.Mul(b.Convert(y[i], "f32"), b.Broadcast(w, []int{x.t, x.d}, 0))
+		_, dims, _ := y[i].Type.Split()
+		w := b.Reshape(b.Slice(weights, []int{0, i}, []int{dims[0], i + 1}), dims[0])
+		term := b.Mul(b.Convert(y[i], "f32"), b.Broadcast(w, dims, 0))
 		if sum == nil {
 			sum = term
 		} else {
 			sum = b.Add(sum, term)
 		}
 	}
-	return b.Convert(sum, x.elem)
+	return sum
 }
 
 // block is how many rows of an expert go through its matrices at once: twice as many as it has on

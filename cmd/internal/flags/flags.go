@@ -20,23 +20,40 @@ import (
 	"mix/lower"
 	"mix/lower/target"
 	"mix/serve"
+	"mix/sharding"
 	"mix/sharding/ckpt"
 )
 
 // Device says where programs run.
 type Device struct {
 	Device string `default:"cpu" placeholder:"cpu|cuda[:n]" help:"Device to run on: cpu, cuda or cuda:n for the nth GPU. Default: ${default}."`
-	Mesh   string `help:"Device mesh, e.g. \"data=1 expert=1\". Programs run on one device: other sizes than 1 are refused."`
+	Mesh   string `help:"Device mesh, e.g. \"pipe=2 expert=2 tensor=2\"; a CPU is made into as many devices. Default: one device."`
 	Cache  string `placeholder:"DIR" help:"Folder of compiled programs. Default: mix/programs in the user's cache folder."`
 }
 
 // Open makes the backend. The plugin is installed where it is missing, with progress on log, until ctx
 // ends.
+//
+// On a mesh sequences are whole on every device, for programs that may run a single one.
 func (d Device) Open(ctx context.Context, log io.Writer) (*lower.Backend, error) {
 	o, err := d.options()
 	if err != nil {
 		return nil, err
 	}
+	rules, err := sharding.Derive(o.Mesh).Whole()
+	if err != nil {
+		return nil, err
+	}
+	return d.OpenOn(ctx, log, o.Mesh, rules)
+}
+
+// OpenOn is Open on a mesh that other flags made, with rules for it.
+func (d Device) OpenOn(ctx context.Context, log io.Writer, mesh sharding.Mesh, rules sharding.Rules) (*lower.Backend, error) {
+	o, err := d.options()
+	if err != nil {
+		return nil, err
+	}
+	o.Mesh, o.Rules = mesh, rules
 	knobs, err := knob.Read(slog.Default())
 	if err != nil {
 		return nil, err
@@ -53,8 +70,9 @@ func (d Device) Platform() (string, error) {
 
 func (d Device) options() (lower.Options, error) {
 	o := lower.Options{CacheDir: d.Cache}
-	if err := cli.OneDevice(d.Mesh); err != nil {
-		return o, err
+	var err error
+	if o.Mesh, err = sharding.ParseMesh(d.Mesh); err != nil {
+		return o, fmt.Errorf("%w: --mesh: %w", cli.ErrUsage, err)
 	}
 	platform, ordinal, numbered := strings.Cut(d.Device, ":")
 	if platform != target.CPU && platform != target.CUDA || numbered && platform == target.CPU {
@@ -62,7 +80,6 @@ func (d Device) options() (lower.Options, error) {
 	}
 	o.Platform = platform
 	if numbered {
-		var err error
 		if o.Ordinal, err = strconv.Atoi(ordinal); err != nil || o.Ordinal < 0 {
 			return o, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, d.Device)
 		}
@@ -72,7 +89,7 @@ func (d Device) options() (lower.Options, error) {
 
 // Model says which model runs.
 type Model struct {
-	Checkpoint string `placeholder:"DIR" help:"Folder of a Hugging Face checkpoint: config.json, safetensors, tokenizer. Default: the embedded demo model."`
+	Checkpoint string `placeholder:"DIR" help:"Folder of a checkpoint of Hugging Face, ours or Megatron, with its config.json and tokenizer. Default: the embedded demo model."`
 	DType      string `name:"dtype" placeholder:"f32|bf16" help:"Type of weights and activations: f32 or bf16. Default: the checkpoint's own; f32 for float16."`
 }
 
@@ -100,7 +117,7 @@ func (m Model) Open(log io.Writer) (*Opened, error) {
 		}
 		o.Weights, err = ckpt.OpenFS(demo.Files(), graph.Params(o.Config), warn)
 	} else {
-		if o.Config, err = graph.LoadConfig(m.Checkpoint); err != nil {
+		if o.Config, err = LoadConfig(m.Checkpoint); err != nil {
 			return nil, err
 		}
 		o.Tokenizer, o.TokenizerErr = token.Load(m.Checkpoint)

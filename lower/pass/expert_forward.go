@@ -1,0 +1,89 @@
+package pass
+
+import "mix/lower/ir"
+
+// passed is what a device knows after its forward pass.
+type passed struct {
+	route
+	rows, g, u *ir.Value // [N, D], [N, F], [N, F]
+	each       *ir.Value // [R, D] results of the rows that it sent, before weights; where the hidden width is split a part of the sum
+}
+
+// forward is y [T, D] of routed experts, and if keep is set what the gradient reads.
+func (s expertSplit) forward(b ir.Builder, keep bool) []*ir.Value {
+	in := s.inputs(b)
+	return s.region(b, in, func(b ir.Builder, in []*ir.Value) []placed {
+		p := s.pass(b, in)
+		out := []placed{{p.combine(b, in[2]), s.byToken()}}
+		if !keep {
+			return out
+		}
+		for _, v := range p.kept() {
+			_, dims, _ := v.Type.Split()
+			out = append(out, s.own(b.Reshape(v, append([]int{1}, dims...)...)))
+		}
+		return out
+	})
+}
+
+// inputs are x, chosen, weights, gate, up and down and, where experts are split, the devices' numbers.
+func (s expertSplit) inputs(b ir.Builder) []placed {
+	in := []placed{
+		{s.x.x, s.byToken()}, {s.x.chosen, s.byToken()}, {s.x.weights, s.byToken()},
+		{s.x.gate[0], s.matrixIn()}, {s.x.up[0], s.matrixIn()}, {s.x.down[0], s.matrixOut()},
+	}
+	if s.numbered() {
+		in = append(in, s.number(b))
+	}
+	return in
+}
+
+// numbered tells whether the region needs the devices' numbers.
+func (s expertSplit) numbered() bool { return s.owners > 1 && !s.exchange }
+
+// numberOf is a device's number among the parts of inputs, nil without any.
+func (s expertSplit) numberOf(in []*ir.Value) *ir.Value {
+	if !s.numbered() {
+		return nil
+	}
+	return in[6]
+}
+
+// matrices are the device's parts of gate, up and down, in x's elements.
+func (s expertSplit) matrices(b ir.Builder, in []*ir.Value) (gate, up, down *ir.Value) {
+	return b.Convert(in[3], s.x.elem), b.Convert(in[4], s.x.elem), b.Convert(in[5], s.x.elem)
+}
+
+// pass is the forward pass on one device, from the parts of inputs.
+func (s expertSplit) pass(b ir.Builder, in []*ir.Value) passed {
+	gate, up, down := s.matrices(b, in)
+	p := passed{route: s.newRoute(b, in[1], s.numberOf(in), nil)}
+	p.rows = p.there(b, in[0])
+	p.g = s.products.gemm(b, p.rows, gate, p.sizes, false)
+	p.u = s.products.gemm(b, p.rows, up, p.sizes, false)
+	h := b.Mul(b.Mul(p.g, b.Unary("logistic", p.g)), p.u) // [N, F]
+	p.each = p.back(b, s.products.gemm(b, h, down, p.sizes, false))
+	return p
+}
+
+// kept is what the gradient reads.
+func (p passed) kept() []*ir.Value {
+	return []*ir.Value{p.rows, p.place, p.sizes, p.g, p.u, p.each}
+}
+
+// choices takes rows [R, D] apart: for each choice those of all tokens, [T, D] f32.
+func (s expertSplit) choices(b ir.Builder, rows *ir.Value) (each []*ir.Value) {
+	t, k, d := s.t, s.x.k, s.x.d
+	apart := b.Reshape(rows, t, k, d)
+	for i := range k {
+		choice := b.Slice(apart, []int{0, i, 0}, []int{t, i + 1, d})
+		each = append(each, b.Convert(b.Reshape(choice, t, d), "f32"))
+	}
+	return each
+}
+
+// combine is the sum of a token's results by weight, in f32 and in the order of the choices, [T, D] of x's elements.
+func (p passed) combine(b ir.Builder, weights *ir.Value) *ir.Value {
+	sum := weighted(b, p.choices(b, p.each), weights)
+	return b.Convert(p.sum(b, sum, p.hidden), p.x.elem)
+}

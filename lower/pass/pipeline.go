@@ -1,0 +1,266 @@
+package pass
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"mix/lower/ir"
+	"mix/sharding"
+	"mix/sharding/axis"
+)
+
+// pipeline lays scans over layers, and their gradients, on the stages of the mesh: composites mix.scan and
+// mix.scan_gradient with lead = "3", whose stacked values are [R, S, C, …], R rounds of S stages of C layers. Each
+// becomes a region of one device's work over the axis pipe, in which a loop goes through the ticks of a circular
+// schedule (sharding.Schedule): at each, a stage runs its C layers of one round on one microbatch, by the composite
+// mix.layer or mix.layer_gradient of the scan's body, and hands on what it carries to the next stage. The gradient goes
+// the other way. Ticks at which a stage has nothing to do compute on what lies there, and nothing of that is kept.
+//
+// What is stacked stays on its stage. What is carried enters whole on every stage, and leaves with the microbatches
+// split over the stages where they divide.
+//
+// After: on a mesh with stages no such composite is left; all values keep their types.
+func pipeline(m *ir.Module, ctx Context) (changed bool, err error) {
+	if ctx.Mesh.Size(axis.Pipe) == 1 {
+		return false, nil
+	}
+	channel := m.NextChannel()
+	for _, name := range []string{"mix.scan", "mix.scan_gradient"} {
+		did, err := rewrite(m, name, func(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+			if entry(op, "lead") != 3 {
+				return nil, nil
+			}
+			p, err := readStages(m, op, ctx.Mesh)
+			if err != nil {
+				return nil, err
+			}
+			p.channel = channel
+			results := p.lower(b)
+			channel = p.channel
+			return results, nil
+		})
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || did
+	}
+	return changed, nil
+}
+
+// entry is a number among the attributes of a composite, 0 if it is not there.
+func entry(op *ir.Op, name string) int {
+	a, _ := op.Attrs["composite_attributes"].Entry(name)
+	text, _ := a.Text()
+	n, _ := strconv.Atoi(text)
+	return n
+}
+
+// stages is a scan, or its gradient, taken apart. Every list is in the order of the operands.
+type stages struct {
+	op       *ir.Op
+	layer    *ir.Op // the composite of one layer and microbatch, to be called
+	mesh     sharding.Mesh
+	schedule sharding.Schedule
+	depth    int // C
+	gradient bool
+	channel  int
+
+	carry, each, shared, stacked, frozen []*ir.Value // carry: what enters, of the gradient those of the last carry
+	douts, kept                          []*ir.Value // of the gradient; stacked by the scan
+	outs, keep                           int         // numbers of stacked results, of the scan
+	plain                                bool        // there are no microbatches: one is made of everything
+}
+
+func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err error) {
+	p = &stages{op: op, mesh: mesh, gradient: composite(op) == "mix.scan_gradient", outs: entry(op, "outs")}
+	n, each, shared, frozen := entry(op, "carry"), entry(op, "each"), entry(op, "shared"), entry(op, "frozen")
+	rest := op.Operands
+	next := func(k int) (part []*ir.Value) {
+		if k < 0 || k > len(rest) {
+			err = fmt.Errorf("%d operands, fewer than its attributes say", len(op.Operands))
+			return nil
+		}
+		part, rest = rest[:k], rest[k:]
+		return part
+	}
+	p.carry = next(n)
+	if p.gradient {
+		p.douts = next(p.outs)
+	}
+	p.each, p.shared = next(each), next(shared)
+	last := frozen
+	if p.gradient {
+		last += n
+	}
+	p.stacked, p.frozen = next(len(rest)-last), next(frozen)
+	if p.gradient {
+		p.kept = next(n)
+	} else {
+		p.keep = len(op.Results) - n - p.outs
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry(op, "weights") != 0 {
+		return nil, fmt.Errorf("weights that all layers share, wanted none in a pipeline")
+	}
+	_, lead, ok := p.stacked[0].Type.Split()
+	if !ok || len(lead) < 3 {
+		return nil, fmt.Errorf("stacked value %s, wanted rounds, stages and layers first", p.stacked[0].Type)
+	}
+	if s := mesh.Size(axis.Pipe); lead[1] != s {
+		return nil, fmt.Errorf("stacked value %s of %d stages, the mesh has %d", p.stacked[0].Type, lead[1], s)
+	}
+	p.schedule = sharding.Schedule{Rounds: lead[0], Stages: lead[1], Microbatches: entry(op, "micro")}
+	p.depth = lead[2]
+	if p.schedule.Microbatches == 0 {
+		p.plain, p.schedule.Microbatches = true, 1
+	}
+	if err := p.schedule.Validate(); err != nil {
+		return nil, err
+	}
+	want := "mix.layer"
+	if p.gradient {
+		want = "mix.layer_gradient"
+	}
+	if body := m.Func(callee(op)); body != nil {
+		ir.Walk(body.Body, func(inner *ir.Op) {
+			if composite(inner) == want {
+				p.layer = inner
+			}
+		})
+	}
+	if p.layer == nil {
+		return nil, fmt.Errorf("no %s in its body", want)
+	}
+	return p, nil
+}
+
+// lower emits the region and returns what stands for the results.
+func (p *stages) lower(b ir.Builder) []*ir.Value {
+	whole := func(vs []*ir.Value) (out []*ir.Value) { // [M, …]
+		for _, v := range vs {
+			if p.plain {
+				v = b.Reshape(v, append([]int{1}, dims(v)...)...)
+			}
+			out = append(out, v)
+		}
+		return out
+	}
+	spread := func(vs []*ir.Value) (out []*ir.Value) { // [R, S, C, M, …]
+		for _, v := range vs {
+			if p.plain {
+				d := dims(v)
+				v = b.Reshape(v, slices.Concat(d[:3], []int{1}, d[3:])...)
+			}
+			out = append(out, v)
+		}
+		return out
+	}
+	carry := whole(p.carry)
+	groups := [][]*ir.Value{carry, p.each, p.shared, p.stacked, p.frozen, spread(p.douts), spread(p.kept)}
+	onStage := []bool{false, false, false, true, true, true, true}
+	ids := b.Iota(0, "i32", p.schedule.Stages) // which stage a device is: its element
+	operands, in := []*ir.Value{ids}, []string{"<" + shardingOf(sharding.Spec{{axis.Pipe}}, nil) + ">"}
+	args := []ir.Type{ir.Tensor("i32", 1)}
+	for i, g := range groups {
+		for _, v := range g {
+			operands = append(operands, v)
+			in = append(in, valueSharding(v.Type, onStage[i]))
+			args = append(args, local(v.Type, onStage[i]))
+		}
+	}
+	region := ir.NewRegion(args...)
+	inner := ir.At(region)
+	rest := region.Args[1:]
+	var parts [7][]*ir.Value
+	for i, g := range groups {
+		parts[i], rest = rest[:len(g)], rest[len(g):]
+	}
+	run := &ticks{stages: p, stage: inner.Reshape(region.Args[0]), carry: parts[0], each: parts[1], shared: parts[2],
+		stacked: parts[3], frozen: parts[4], douts: parts[5], kept: parts[6]}
+	carried, stacked := run.emit(inner)
+
+	var results []*ir.Value
+	var types []ir.Type
+	var out []string
+	scatter := p.schedule.Microbatches%p.schedule.Stages == 0
+	groupsOf := p.mesh.Groups(axis.Pipe)
+	for _, v := range carried { // zero on all stages but one
+		types = append(types, v.Type)
+		spec := make(sharding.Spec, len(dims(v)))
+		if scatter {
+			v = inner.ReduceScatter(v, groupsOf, p.next())
+			spec[0] = []axis.Mesh{axis.Pipe}
+		} else {
+			v = inner.AllReduce(v, groupsOf, p.next())
+		}
+		results = append(results, v)
+		out = append(out, "<"+shardingOf(spec, after(1, len(spec)))+">")
+	}
+	for _, v := range stacked {
+		results = append(results, v)
+		t := global(v.Type, p.schedule.Stages)
+		types = append(types, t)
+		out = append(out, valueSharding(t, true))
+	}
+	inner.Region.Emit("sdy.return", results, nil)
+	all := b.Manual([]string{string(axis.Pipe)}, operands, in, out, region, types...)
+	for i, want := range ir.Types(p.op.Results) {
+		if all[i].Type != want {
+			_, d, _ := want.Split()
+			all[i] = b.Reshape(all[i], d...)
+		}
+	}
+	return all
+}
+
+// next is a channel of its own.
+func (p *stages) next() int {
+	p.channel++
+	return p.channel - 1
+}
+
+func dims(v *ir.Value) []int {
+	_, d, _ := v.Type.Split()
+	return d
+}
+
+// after is true from i on, of n: axes that the partitioner may split.
+func after(i, n int) []bool {
+	open := make([]bool, n)
+	for ; i < n; i++ {
+		open[i] = true
+	}
+	return open
+}
+
+// valueSharding is that of an operand or result: its stages over pipe if it has them, the axes behind open.
+func valueSharding(t ir.Type, onStage bool) string {
+	_, d, _ := t.Split()
+	spec := make(sharding.Spec, len(d))
+	if !onStage {
+		return "<" + shardingOf(spec, after(0, len(d))) + ">"
+	}
+	spec[1] = []axis.Mesh{axis.Pipe}
+	return "<" + shardingOf(spec, after(3, len(d))) + ">"
+}
+
+// local is the type of a device's part.
+func local(t ir.Type, onStage bool) ir.Type {
+	elem, d, _ := t.Split()
+	if onStage {
+		d = slices.Clone(d)
+		d[1] = 1
+	}
+	return ir.Tensor(elem, d...)
+}
+
+// global is the type of what devices have a part [R, 1, …] of.
+func global(t ir.Type, stages int) ir.Type {
+	elem, d, _ := t.Split()
+	d = slices.Clone(d)
+	d[1] = stages
+	return ir.Tensor(elem, d...)
+}
