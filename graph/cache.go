@@ -1,50 +1,66 @@
 package graph
 
 import (
-	"fmt"
-
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/sharding/axis"
 )
 
 // Cache holds the keys and values of B sequences, C positions each. Position p of a sequence lies at
 // index p: C is the longest sequence that fits.
 //
-// In the Stacked layout K and V have one tensor [L, B, G, C, A], in the PerMatrix layout one tensor
-// [B, G, C, A] a layer.
+// In the Stacked layout K and V have one tensor [L, B, G, C, A], in the others one tensor [B, G, C, A] a layer. With
+// weights that are Staged, L is rounds, stages and depth.
 type Cache struct{ K, V []*Node }
 
-// CacheShapes lists the shapes of a cache's tensors, all of K, then all of V.
-func CacheShapes(c Config, l Layout, dtype dtypes.DType, batch, capacity int) []shapes.Shape {
-	var out []shapes.Shape
-	for range 2 {
-		if l == Stacked {
-			out = append(out, shape(dtype, c.Layers, batch, c.KVHeads, capacity, c.HeadDim))
-			continue
-		}
-		for range c.Layers {
-			out = append(out, shape(dtype, batch, c.KVHeads, capacity, c.HeadDim))
-		}
+// CachePieces lists a cache's tensors, all of K, then all of V, as pieces of the weight that CacheParam is.
+func CachePieces(c Config, l Layout, dtype dtypes.DType, batch, capacity int) (all []axis.Piece) {
+	for _, name := range []string{"cache/key", "cache/value"} {
+		all = append(all, perLayer(CacheParam(c, name, batch, capacity), l, dtype)...)
 	}
-	return out
+	return all
 }
 
-// DeclareCache makes the parameters of a cache, in CacheShapes' order.
-func DeclareCache(g *Graph, c Config, l Layout, dtype dtypes.DType, batch, capacity int) *Cache {
-	cache := &Cache{}
-	all := CacheShapes(c, l, dtype, batch, capacity)
-	for i, s := range all {
+// perLayer are the pieces of a weight that layers keep: one of all layers in the Stacked layout, else one a layer.
+func perLayer(p axis.Param, l Layout, dtype dtypes.DType) (all []axis.Piece) {
+	if l == Stacked {
+		q := axis.Whole(p, dtype)
+		q.Name = axis.SliceName(p.Path, 0)
+		return []axis.Piece{q}
+	}
+	for layer := range p.Dims[0] {
+		all = append(all, axis.Slice(p, dtype, layer))
+	}
+	return all
+}
+
+// CacheParam is the keys or values of a cache as a weight: its axes and sizes [L, B, G, C, A].
+func CacheParam(c Config, name string, batch, capacity int) axis.Param {
+	return axis.Param{Path: name, Axes: []axis.Logical{axis.Layers, axis.Batch, axis.KVHeads, axis.Pool, axis.HeadDim},
+		Dims: []int{c.Layers, batch, c.KVHeads, capacity, c.HeadDim}}
+}
+
+// DeclareCache makes the parameters of a cache, of pieces like those of CachePieces.
+func DeclareCache(g *Graph, all []axis.Piece) *Cache {
+	k, v := declareHalves(g, all)
+	return &Cache{k, v}
+}
+
+// declareHalves makes parameters of pieces, and cuts the list in two.
+func declareHalves(g *Graph, all []axis.Piece) (first, second []*Node) {
+	for i, q := range all {
+		n := Parameter(g, q.Name, shape(q.DType, q.Shape...))
 		if i < len(all)/2 {
-			cache.K = append(cache.K, Parameter(g, fmt.Sprintf("cache/key[%d]", i), s))
+			first = append(first, n)
 		} else {
-			cache.V = append(cache.V, Parameter(g, fmt.Sprintf("cache/value[%d]", i-len(all)/2), s))
+			second = append(second, n)
 		}
 	}
-	return cache
+	return first, second
 }
 
-// Nodes lists the cache's tensors in CacheShapes' order.
+// Nodes lists the cache's tensors in the order in which they were declared.
 func (c *Cache) Nodes() []*Node { return append(append([]*Node{}, c.K...), c.V...) }
 
 // capacity is C.

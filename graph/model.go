@@ -195,11 +195,11 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 	var outs []shapes.Shape
 	if cache != nil {
 		stacked = append(stacked, cache.K[0], cache.V[0])
-		one := cache.K[0].Shape().Dimensions[1:]
+		one := cache.K[0].Shape().Dimensions[max(w.lead, 1):]
 		outs = append(outs, shape(cache.K[0].DType(), one...), shape(cache.V[0].DType(), one...))
 	}
 	outs = append(outs, traceShapes(c, x, keep)...)
-	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked, Frozen: w.nodesOf(frozen)}
+	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked, Frozen: w.nodesOf(frozen), Lead: w.lead}
 	last, all := scan(in, outs, func(in composite.Scanned) (next, outs []*Node) {
 		here := at
 		here.places.Query, here.places.Key = in.Shared[0], in.Shared[1]
@@ -227,6 +227,11 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 	})
 	if cache != nil {
 		after, all = &Cache{K: all[:1], V: all[1:2]}, all[2:]
+	}
+	for i, x := range all { // [L, …]
+		if w.lead > 1 {
+			all[i] = Reshape(x, append([]int{c.Layers}, x.Shape().Dimensions[w.lead:]...)...)
+		}
 	}
 	return last[0], after, all
 }

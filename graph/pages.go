@@ -1,53 +1,42 @@
 package graph
 
 import (
-	"fmt"
-
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 
 	"mix/graph/composite"
+	"mix/sharding/axis"
 )
 
 // Pages hold the keys and values of many sequences in one pool of N positions. Which of them a sequence has,
 // and in which order, is the caller's matter: a page table, by positions.
 //
-// In the Stacked layout K and V have one tensor [L, N, G, A], in the others one tensor [N, G, A] a layer.
+// In the Stacked layout K and V have one tensor [L, N, G, A], in the others one tensor [N, G, A] a layer. With weights
+// that are Staged, L is rounds, stages and depth.
 //
 // Source: Kwon et al. 2023, arXiv:2309.06180.
 type Pages struct{ K, V []*Node }
 
-// PagesShapes lists the shapes of a pool's tensors, all of K, then all of V.
-func PagesShapes(c Config, l Layout, dtype dtypes.DType, positions int) []shapes.Shape {
-	var out []shapes.Shape
-	for range 2 {
-		if l == Stacked {
-			out = append(out, shape(dtype, c.Layers, positions, c.KVHeads, c.HeadDim))
-			continue
-		}
-		for range c.Layers {
-			out = append(out, shape(dtype, positions, c.KVHeads, c.HeadDim))
-		}
+// PagesPieces lists a pool's tensors, all of K, then all of V, as pieces of the weight that PagesParam is.
+func PagesPieces(c Config, l Layout, dtype dtypes.DType, positions int) (all []axis.Piece) {
+	for _, name := range []string{"pages/key", "pages/value"} {
+		all = append(all, perLayer(PagesParam(c, name, positions), l, dtype)...)
 	}
-	return out
+	return all
 }
 
-// DeclarePages makes the parameters of a pool, in PagesShapes' order.
-func DeclarePages(g *Graph, c Config, l Layout, dtype dtypes.DType, positions int) *Pages {
-	p := &Pages{}
-	all := PagesShapes(c, l, dtype, positions)
-	for i, s := range all {
-		if i < len(all)/2 {
-			p.K = append(p.K, Parameter(g, fmt.Sprintf("pages/key[%d]", i), s))
-		} else {
-			p.V = append(p.V, Parameter(g, fmt.Sprintf("pages/value[%d]", i-len(all)/2), s))
-		}
-	}
-	return p
+// PagesParam is the keys or values of a pool as a weight: its axes and sizes [L, N, G, A].
+func PagesParam(c Config, name string, positions int) axis.Param {
+	return axis.Param{Path: name, Axes: []axis.Logical{axis.Layers, axis.Pool, axis.KVHeads, axis.HeadDim}, Dims: []int{c.Layers, positions, c.KVHeads, c.HeadDim}}
 }
 
-// Nodes lists the pool's tensors in PagesShapes' order.
+// DeclarePages makes the parameters of a pool, of pieces like those of PagesPieces.
+func DeclarePages(g *Graph, all []axis.Piece) *Pages {
+	k, v := declareHalves(g, all)
+	return &Pages{k, v}
+}
+
+// Nodes lists the pool's tensors in the order in which they were declared.
 func (p *Pages) Nodes() []*Node { return append(append([]*Node{}, p.K...), p.V...) }
 
 // Paged are the tokens of one call, and where in a pool they are kept.
@@ -92,9 +81,25 @@ func (p *Pages) Copy(from, to *Node) *Pages {
 			return ScatterUpdate(pool, InsertAxes(to, -1), Gather(pool, InsertAxes(from, -1)), false, true) // [N, G, A]
 		}
 		// Of all layers at once: positions come first for it.
-		moved := Transpose(pool, 0, 1)                                                                     // [N, L, G, A]
-		moved = ScatterUpdate(moved, InsertAxes(to, -1), Gather(moved, InsertAxes(from, -1)), false, true) // [N, L, G, A]
-		return Transpose(moved, 0, 1)                                                                      // [L, N, G, A]
+		at := pool.Rank() - 3
+		order := []int{at}
+		var back []int
+		for i := range pool.Rank() {
+			if i != at {
+				order = append(order, i)
+			}
+			switch {
+			case i < at:
+				back = append(back, i+1)
+			case i == at:
+				back = append(back, 0)
+			default:
+				back = append(back, i)
+			}
+		}
+		moved := TransposeAllAxes(pool, order...)                                                          // [N, L…, G, A]
+		moved = ScatterUpdate(moved, InsertAxes(to, -1), Gather(moved, InsertAxes(from, -1)), false, true) // [N, L…, G, A]
+		return TransposeAllAxes(moved, back...)                                                            // [L…, N, G, A]
 	}
 	out := &Pages{}
 	for i := range p.K {

@@ -124,6 +124,12 @@ func (b *Backend) MakeSharded(what string, shape shapes.Shape, spec sharding.Spe
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
+	if len(boxes) == 1 {
+		if fill == nil {
+			return b.Make(what, shape, nil)
+		}
+		return b.Make(what, shape, func(dst []byte) error { return fill(boxes[0], dst) })
+	}
 	if shape.DType.IsPacked() {
 		return nil, fmt.Errorf("%s: %s: elements under 8 bits cannot be made on a mesh", what, shape)
 	}

@@ -341,7 +341,7 @@ func TestStackedProgramsDoNotGrowWithDepth(t *testing.T) {
 			return []*gx.Node{graph.Logits(c, w, r.Hidden), r.Layers}
 		},
 		"step with a cache": func(c graph.Config, g *gx.Graph, w graph.Weights, tokens *gx.Node) []*gx.Node {
-			cache := graph.DeclareCache(g, c, graph.Stacked, dtypes.Float32, 1, 8)
+			cache := graph.DeclareCache(g, graph.CachePieces(c, graph.Stacked, dtypes.Float32, 1, 8))
 			start := gx.Parameter(g, "start", shapes.Make(dtypes.Int32))
 			r := graph.Run(c, w, graph.Inputs{Tokens: tokens, Start: start}, cache, graph.KeepNothing)
 			return append(r.Cache.Nodes(), graph.Logits(c, w, r.Hidden))
@@ -407,7 +407,8 @@ func TestCacheIsTheFullForward(t *testing.T) {
 				require.NoError(t, err)
 				defer step.Finalize()
 				var cache []any
-				for _, s := range graph.CacheShapes(c, l, dtypes.Float32, batch, seq+3) {
+				for _, q := range graph.CachePieces(c, l, dtypes.Float32, batch, seq+3) {
+					s := shapes.Make(q.DType, q.Shape...)
 					cache = append(cache, tensors.FromShape(s))
 				}
 				ends := []int{5, 8}

@@ -155,8 +155,8 @@ func (c *choice) ranked() []argument {
 // the same, and no quotient overflows.
 const coolest = 1e-5
 
-// set makes a row draw for a job, at a position.
-func (c *choice) set(row int, j *job, position int) error {
+// set makes a row draw for a job, at a position, as if further tokens had been drawn before.
+func (c *choice) set(row int, j *job, position int, after []int32) error {
 	s := j.r.Sampling
 	if s.Temperature < coolest {
 		s.Temperature = 0
@@ -172,14 +172,18 @@ func (c *choice) set(row int, j *job, position int) error {
 	if c.adds[row] {
 		clear(c.added.row(row))
 	}
-	if c.adds[row] = j.adds(); c.adds[row] {
-		if err := j.added(c.added.row(row)); err != nil {
+	if c.adds[row] = j.adds(after); c.adds[row] {
+		if err := j.added(c.added.row(row), after); err != nil {
 			return err
 		}
 	}
 	switch {
 	case j.seen != nil:
-		copy(c.seen.row(row), j.seen)
+		seen := c.seen.row(row)
+		copy(seen, j.seen)
+		for _, id := range after {
+			seen[id] = 1
+		}
 	case c.sees[row]:
 		clear(c.seen.row(row))
 	}

@@ -1,31 +1,45 @@
 package serve
 
 import (
-	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 
 	"mix/lower"
-	"mix/serve/infer"
 	"mix/serve/sched"
 )
 
-// run runs a step: copies, then the chunk, then the rows.
+// run runs a step: copies, then the chunks, then the rows. One that is idle ends what came before.
 func (b *Batcher) run(step sched.Step) error {
+	if step.Idle() {
+		return b.rest()
+	}
 	for _, c := range step.Copies {
 		if err := b.copyBlock(c); err != nil {
 			return err
 		}
 	}
-	if step.Prefill != nil {
-		if err := b.prefill(step.Prefill); err != nil {
+	for _, c := range step.Prefill {
+		if err := b.prefill(c); err != nil {
 			return err
 		}
 	}
 	if len(step.Decode) > 0 {
-		return b.decode(step.Decode)
+		return b.decode(step.Decode, step.Ahead)
 	}
+	return nil
+}
+
+// rest waits for the programs whose results nobody has asked for.
+func (b *Batcher) rest() error {
+	if err := b.work.fetch(nil); err != nil {
+		return err
+	}
+	b.work.ended()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.work.publish()
 	return nil
 }
 
@@ -38,6 +52,7 @@ func (b *Batcher) pooled(p *lower.Program, results int, args ...argument) ([]*lo
 	if err != nil {
 		return nil, err
 	}
+	b.work.launched()
 	outs, err := p.Run(append(all, b.paged.pool...)...)
 	if err != nil {
 		return nil, err
@@ -60,7 +75,7 @@ func (b *Batcher) copyBlock(c sched.Copy) error {
 }
 
 // prefill puts a part of a prompt into the pool, and draws after its last token where that is wanted.
-func (b *Batcher) prefill(c *sched.Chunk) error {
+func (b *Batcher) prefill(c sched.Chunk) error {
 	b.mu.Lock()
 	j := b.running[c.ID]
 	b.mu.Unlock()
@@ -86,8 +101,9 @@ func (b *Batcher) prefill(c *sched.Chunk) error {
 	if err != nil {
 		return err
 	}
-	defer free(outs...)
-	logits, experts := outs[0], outs[1]
+	defer free(outs[0])
+	logits := outs[0]
+	experts := b.work.routed(outs[1], span(n))
 	if scored {
 		v := b.model.Vocab
 		all, err := fetch[float32](logits)
@@ -111,19 +127,25 @@ func (b *Batcher) prefill(c *sched.Chunk) error {
 	return b.drawFor([]drawn{{id: c.ID, row: 0, token: n - 1, position: c.Start + n}}, 1, logits, experts)
 }
 
-// decode puts a token of every decoding request into the pool and draws the next ones.
-func (b *Batcher) decode(rows []sched.Row) error {
+// decode puts a token of every decoding request into the pool, and tokens ahead of these, and draws the next ones.
+func (b *Batcher) decode(rows, ahead []sched.Row) error {
 	f, busy := b.tokens, make([]bool, b.o.Slots)
 	var draws []drawn
-	for _, r := range rows {
+	var at []int // rows at work
+	guesses := map[sched.ID][]int32{}
+	for _, r := range slices.Concat(rows, ahead) {
 		i := r.Slot
 		busy[i] = true
+		at = append(at, i)
 		f.tokens.set(i, r.Token)
 		f.positions.set(i, int32(r.Position))
 		f.write.set(i, f.place(r.Table, r.Position))
 		f.see(i, r.Table)
+		if r.Guess {
+			guesses[r.ID] = append(guesses[r.ID], r.Token)
+		}
 		if !r.Replay {
-			draws = append(draws, drawn{id: r.ID, row: i, token: i, position: r.Position + 1})
+			draws = append(draws, drawn{id: r.ID, row: i, token: i, position: r.Position + 1, after: guesses[r.ID]})
 		}
 	}
 	for i, busy := range busy {
@@ -138,159 +160,15 @@ func (b *Batcher) decode(rows []sched.Row) error {
 	if err != nil {
 		return err
 	}
-	defer free(outs...)
-	return b.drawFor(draws, b.o.Slots, outs[0], outs[1])
+	defer free(outs[0])
+	return b.drawFor(draws, b.o.Slots, outs[0], b.work.routed(outs[1], at))
 }
 
-// drawn is a draw for a request.
-type drawn struct {
-	id       sched.ID
-	row      int // of the logits
-	token    int // of the experts
-	position int // of the token that is drawn
-	j        *job
-	place    *infer.Place
-}
-
-// drawFor draws from logits [rows, V] and tells requests and scheduler. What takes time is done without the
-// lock: requests that end meanwhile are not told.
-func (b *Batcher) drawFor(draws []drawn, rows int, logits, experts *lower.Buffer) error {
-	draws = b.atWork(draws)
-	if len(draws) == 0 {
-		return nil
-	}
-	form, c := drawing{rows: rows}, b.choices[rows]
-	var wantLogits, wantExperts bool
-	for _, d := range draws {
-		if err := c.set(d.row, d.j, d.position); err != nil {
-			b.fail(d.id, err)
-		}
-		form.ranked = form.ranked || d.j.ranked()
-		wantLogits, wantExperts = wantLogits || d.j.r.LogProbs >= 0, wantExperts || d.j.r.Experts
-	}
-	args := c.plain()
-	if form.ranked {
-		args = c.all()
-	}
-	sampling, err := uploaded(b.e.be, args...)
-	if err != nil {
-		return err
-	}
-	outs, err := b.paged.draw[form].Run(append([]*lower.Buffer{logits}, sampling...)...)
-	if err != nil {
-		return err
-	}
-	defer free(outs...)
-	ids, err := fetch[int32](outs[0])
-	if err != nil {
-		return err
-	}
-	var chosen []int32
-	if wantExperts {
-		if chosen, err = fetch[int32](experts); err != nil {
-			return err
-		}
-	}
-	if wantLogits { // as the model has them, whatever the draw makes of them
-		scores, err := fetch[float32](logits)
-		if err != nil {
-			return err
-		}
-		for i, d := range draws {
-			if d.j.r.LogProbs >= 0 {
-				p := placeOf(scores[d.row*b.model.Vocab:(d.row+1)*b.model.Vocab], ids[d.row], d.j.r.LogProbs)
-				draws[i].place = &p
-			}
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, d := range draws {
-		if b.running[d.id] == nil { // ended meanwhile
-			continue
-		}
-		var used [][]uint8
-		if d.j.r.Experts {
-			used = b.used(chosen, d.token)
-		}
-		if err := b.tell(d.id, d.j, ids[d.row], d.place, used); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// atWork adds the jobs to draws, and leaves out those of requests that have ended.
-func (b *Batcher) atWork(draws []drawn) (all []drawn) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, d := range draws {
-		if d.j = b.running[d.id]; d.j != nil {
-			all = append(all, d)
-		}
+// span is 0 to n-1.
+func span(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
 	}
 	return all
-}
-
-// fail ends one request with an error.
-func (b *Batcher) fail(id sched.ID, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if j := b.running[id]; j != nil {
-		b.s.End(id)
-		b.finish(id, j, infer.Event{Prompt: j.takePrompt(), Finish: infer.FinishError, Err: err, StopID: -1})
-	}
-}
-
-// used is which experts a token used, of [L, T, K].
-func (b *Batcher) used(chosen []int32, token int) (all [][]uint8) {
-	k := b.e.cfg.TopK
-	t := len(chosen) / b.model.Layers / k
-	for l := range b.model.Layers {
-		var row []uint8
-		for _, e := range chosen[(l*t+token)*k : (l*t+token+1)*k] {
-			row = append(row, uint8(e))
-		}
-		all = append(all, row)
-	}
-	return all
-}
-
-// tell hands a drawn id to its request and to the scheduler. The lock is held.
-func (b *Batcher) tell(id sched.ID, j *job, token int32, place *infer.Place, experts [][]uint8) error {
-	e, ends, err := j.take(token, place, experts)
-	switch {
-	case err != nil:
-		b.s.End(id)
-		b.finish(id, j, infer.Event{Finish: infer.FinishError, Err: err, StopID: -1})
-		return nil
-	case ends:
-		b.s.End(id)
-		b.finish(id, j, e)
-		return nil
-	}
-	over, err := b.s.Drawn(id, token)
-	if err != nil {
-		return err
-	}
-	if over {
-		e.Finish = infer.FinishLength
-		b.finish(id, j, e)
-		return nil
-	}
-	j.events.send(e)
-	return nil
-}
-
-// fetch copies a buffer to the host.
-func fetch[T float32 | int32](b *lower.Buffer) ([]T, error) {
-	s, err := b.Shape()
-	if err != nil {
-		return nil, err
-	}
-	x := make([]T, s.Size())
-	if err := b.ToFlatData(x); err != nil {
-		return nil, fmt.Errorf("results: %w", err)
-	}
-	return x, nil
 }

@@ -82,7 +82,7 @@ func ask16(tb testing.TB, b *Batcher, r infer.Request) (time.Duration, [][]int32
 
 // schedulerAlone is the time of all decisions on the same requests.
 func schedulerAlone(tb testing.TB, b *Batcher, tokens int) time.Duration {
-	s, err := sched.New(sched.Options{Slots: b.o.Slots, Blocks: b.o.Blocks, Size: b.o.Block, Chunk: b.o.Chunk, Context: b.model.Context, Queue: b.o.Queue})
+	s, err := sched.New(sched.Options{Slots: b.o.Slots, Blocks: b.o.Blocks, Size: b.o.Block, Chunk: b.o.Chunk, Chunks: b.o.Chunks, Context: b.model.Context, Queue: b.o.Queue})
 	require.NoError(tb, err)
 	draws, began := 0, time.Now()
 	for _, p := range prompts(b) {
@@ -97,7 +97,7 @@ func schedulerAlone(tb testing.TB, b *Batcher, tokens int) time.Duration {
 			require.Equal(tb, b.o.Slots*tokens, draws)
 			return took
 		}
-		if c := step.Prefill; c != nil && c.Draw {
+		for _, c := range step.Prefill {
 			draws++
 			if _, err := s.Drawn(c.ID, 7); err != nil {
 				require.NoError(tb, err)

@@ -130,6 +130,8 @@ func TestBatcherAgreesWithTheEngine(t *testing.T) {
 	a := ask(t, b, r)
 	require.Equal(t, want, a.tokens)
 	require.Len(t, a.prompt, len(prompt)-1)
+	require.Positive(t, a.last.Usage.Queued)
+	a.last.Usage.Queued = 0
 	require.Equal(t, infer.Usage{Prompt: 6, Generated: 40}, a.last.Usage)
 
 	// The prompt with the answer, scored, has the log probabilities that the answer was given with.
@@ -175,7 +177,8 @@ func TestCancelledRequestsLeaveNothing(t *testing.T) {
 
 func TestBatcherRefuses(t *testing.T) {
 	e := demoEngine(t, dtypes.Float32)
-	for _, o := range []BatchOptions{{}, {Slots: 1, Chunk: 20, Block: 16}, {Slots: 1, Chunk: 32, Block: 16, Context: 512}} {
+	for _, o := range []BatchOptions{{}, {Slots: 1, Chunk: 20, Block: 16}, {Slots: 1, Chunk: 32, Block: 16, Context: 512},
+		{Slots: 1, Chunk: 32, Block: 16, Chunks: -1}, {Slots: 1, Chunk: 32, Block: 16, Speculate: -1}} {
 		_, err := NewBatcher(t.Context(), e, o, nil)
 		require.ErrorContains(t, err, "batcher: ", fmt.Sprint(o))
 	}

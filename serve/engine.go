@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -17,7 +18,7 @@ import (
 	"mix/graph"
 	"mix/lower"
 	"mix/lower/target"
-	"mix/sharding/axis"
+	"mix/sharding"
 	"mix/sharding/ckpt"
 )
 
@@ -42,7 +43,8 @@ type Engine struct {
 	cfg     graph.Config
 	layout  graph.Layout
 	o       Options
-	pieces  []axis.Piece
+	place   sharding.Placement
+	held    resident // the weights, as programs have them
 	weights []*lower.Buffer
 
 	mu       sync.Mutex
@@ -54,10 +56,10 @@ type Engine struct {
 // program is compiled by the first who asks for it, while the others wait.
 type program struct {
 	mu sync.Mutex
-	p  *lower.Program // nil until it is compiled
+	p  atomic.Pointer[lower.Program] // nil until it is compiled
 }
 
-// New loads the weights of a model onto be's first device. Memory beside the weights stays within one
+// New loads the weights of a model onto be's first device, or its mesh. Memory beside the weights stays within one
 // piece: each is filled in place and handed to the device before the next is read.
 func New(ctx context.Context, be *lower.Backend, cfg graph.Config, r Reader, o Options) (*Engine, error) {
 	if err := cfg.Validate(); err != nil {
@@ -78,7 +80,10 @@ func New(ctx context.Context, be *lower.Backend, cfg graph.Config, r Reader, o O
 	if !ok {
 		return nil, fmt.Errorf("engine: weight layout %q is unknown", name)
 	}
-	e := &Engine{be: be, cfg: cfg, layout: layout, o: o, pieces: graph.Pieces(cfg, layout, o.DType), programs: map[string]*program{}}
+	e := &Engine{be: be, cfg: cfg, layout: layout, o: o, programs: map[string]*program{}}
+	if err := e.lay(); err != nil {
+		return nil, err
+	}
 	if err := e.load(ctx, r); err != nil {
 		e.Close()
 		return nil, err
@@ -93,9 +98,9 @@ func (e *Engine) Config() graph.Config { return e.cfg }
 func (e *Engine) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, p := range e.programs {
-		if p.p != nil {
-			p.p.Finalize()
+	for _, x := range e.programs {
+		if p := x.p.Load(); p != nil {
+			p.Finalize()
 		}
 	}
 	e.programs = map[string]*program{}
@@ -108,14 +113,14 @@ func (e *Engine) Close() {
 // load moves every piece to the device.
 func (e *Engine) load(ctx context.Context, r Reader) error {
 	var done, total int64
-	for _, q := range e.pieces {
+	for _, q := range e.held.pieces {
 		total += int64(q.Bytes())
 	}
-	for _, q := range e.pieces {
+	for i, q := range e.held.pieces {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := e.upload(r, q)
+		b, err := e.be.MakePiece("engine: weight "+q.Name, q, e.held.specs[i], e.place, r.Read)
 		if err != nil {
 			return err
 		}
@@ -128,21 +133,13 @@ func (e *Engine) load(ctx context.Context, r Reader) error {
 	return nil
 }
 
-func (e *Engine) upload(r Reader, q axis.Piece) (*lower.Buffer, error) {
-	return e.be.Make("engine: weight "+q.Name, shapes.Make(q.DType, q.Shape...), func(dst []byte) error { return r.Read(q, dst) })
-}
-
 // emptyCache makes the cache of one sequence.
-func (e *Engine) emptyCache(capacity int) (cache []*lower.Buffer, err error) {
-	for _, s := range graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity) {
-		b, err := e.be.Make(fmt.Sprintf("cache of %d positions", capacity), s, nil)
-		if err != nil {
-			free(cache...)
-			return nil, err
-		}
-		cache = append(cache, b)
+func (e *Engine) emptyCache(capacity int) ([]*lower.Buffer, error) {
+	c, err := e.cache(capacity)
+	if err != nil {
+		return nil, err
 	}
-	return cache, nil
+	return c.empty(e.be, fmt.Sprintf("cache of %d positions", capacity))
 }
 
 // upload1 puts a few values on the device.

@@ -6,14 +6,7 @@ import (
 	"time"
 
 	"mix/lower"
-)
-
-// Finish says why a generation ended.
-type Finish string
-
-const (
-	FinishLength Finish = "length" // the asked number of tokens, or the end of the context
-	FinishStop   Finish = "stop"   // an end-of-text id, or the receiver's word
+	"mix/serve/infer"
 )
 
 // Timing is where the time of a generation went.
@@ -27,7 +20,7 @@ type Timing struct {
 //
 // The device is always one step ahead: it computes the next token while the host reads the last. What it
 // computed after the end is thrown away.
-func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampling, stop map[int32]bool, emit func(id int32) bool) (Finish, Timing, error) {
+func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampling, stop map[int32]bool, emit func(id int32) bool) (infer.Finish, Timing, error) {
 	t := Timing{PromptTokens: len(prompt)}
 	x, err := e.NewSession(ctx, len(prompt), max, s)
 	if err != nil {
@@ -66,9 +59,9 @@ func (e *Engine) Generate(ctx context.Context, prompt []int32, max int, s Sampli
 		}
 		switch {
 		case stop[id] || !emit(id):
-			return FinishStop, t, nil
+			return infer.FinishStop, t, nil
 		case n >= max:
-			return FinishLength, t, nil
+			return infer.FinishLength, t, nil
 		case ctx.Err() != nil:
 			return "", t, ctx.Err()
 		}

@@ -3,9 +3,12 @@ package serve
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"math"
+	"runtime/debug"
 	"slices"
-	"sync"
+	"time"
 
 	"mix/serve/infer"
 )
@@ -13,6 +16,7 @@ import (
 // job is a request at work. Its fields belong to the loop while a step runs, and else to the Batcher's lock.
 type job struct {
 	ctx     context.Context
+	log     *slog.Logger
 	r       infer.Request
 	ends    map[int32]bool // ids that end the text
 	events  *events
@@ -24,10 +28,15 @@ type job struct {
 	prompt  []infer.Place
 	scored  int // tokens of the prompt that prompt had, up to now
 	model   infer.Model
+	arrived time.Time
+	seated  time.Time // when it first got a slot
 }
 
-func newJob(ctx context.Context, r infer.Request, m infer.Model) *job {
-	j := &job{ctx: ctx, r: r, ends: map[int32]bool{}, events: newEvents(), model: m, counts: map[int32]int{}}
+func newJob(ctx context.Context, r infer.Request, m infer.Model, log *slog.Logger) *job {
+	if r.Sampling.Repetition == 0 {
+		r.Sampling.Repetition = 1
+	}
+	j := &job{ctx: ctx, log: log, r: r, ends: map[int32]bool{}, events: newEvents(ctx), model: m, counts: map[int32]int{}, arrived: time.Now()}
 	j.usage.Prompt = len(r.Prompt)
 	stops := r.Stop
 	if !r.IgnoreEnd || r.Mask != nil { // a mask allows nothing after an end
@@ -50,27 +59,34 @@ func newJob(ctx context.Context, r infer.Request, m infer.Model) *job {
 // ranked tells whether a draw needs more than temperature and min-p.
 func (j *job) ranked() bool {
 	s := j.r.Sampling
-	return s.TopK != 0 || s.TopP != 1 || s.Repetition != 1 || s.Presence != 0 || s.Frequency != 0 || len(s.Bias) > 0 || j.r.Mask != nil || j.early()
+	return s.TopK != 0 || s.TopP != 1 || s.Repetition != 1 || s.Presence != 0 || s.Frequency != 0 || len(s.Bias) > 0 || j.r.Mask != nil || j.early(nil)
 }
 
-// early tells that the text may not end yet.
-func (j *job) early() bool { return j.usage.Generated < j.r.Min }
+// early tells that the text may not end yet, after further tokens.
+func (j *job) early(after []int32) bool { return j.usage.Generated+len(after) < j.r.Min }
 
-// adds tells whether something is added to the logits.
-func (j *job) adds() bool {
+// adds tells whether something is added to the logits, after further tokens.
+func (j *job) adds(after []int32) bool {
 	s := j.r.Sampling
-	return len(s.Bias) > 0 || s.Presence != 0 || s.Frequency != 0 || j.r.Mask != nil || j.early()
+	return len(s.Bias) > 0 || s.Presence != 0 || s.Frequency != 0 || j.r.Mask != nil || j.early(after)
 }
 
-// added fills what is added to the logits of the next draw, [V], from zeros. It is an error if no token may
-// come.
-func (j *job) added(to []float32) error {
+// added fills what is added to the logits of the draw after the text and further tokens, [V], from zeros. It is
+// an error if no token may come. With a mask there must be no further ones.
+func (j *job) added(to []float32, after []int32) error {
 	s := j.r.Sampling
 	for id, b := range s.Bias {
 		to[id] += b
 	}
 	if s.Presence != 0 || s.Frequency != 0 {
-		for id, n := range j.counts {
+		counts := j.counts
+		if len(after) > 0 {
+			counts = maps.Clone(counts)
+			for _, id := range after {
+				counts[id]++
+			}
+		}
+		for id, n := range counts {
 			to[id] -= s.Presence + s.Frequency*float32(n)
 		}
 	}
@@ -79,20 +95,22 @@ func (j *job) added(to []float32) error {
 		if j.allowed == nil {
 			j.allowed = make([]uint32, (len(to)+31)/32)
 		}
-		j.r.Mask.Allowed(j.allowed)
+		if err := j.guard(func() error { j.r.Mask.Allowed(j.allowed); return nil }); err != nil {
+			return err
+		}
 		for id := range to {
 			if !j.allows(int32(id)) {
 				to[id] = no
 			}
 		}
 	}
-	if j.early() {
+	if j.early(after) {
 		for id := range j.ends {
 			to[id] = no
 		}
 	}
-	if (j.r.Mask != nil || j.early()) && !slices.ContainsFunc(to, func(x float32) bool { return x != no }) {
-		return j.stuck()
+	if (j.r.Mask != nil || j.early(after)) && !slices.ContainsFunc(to, func(x float32) bool { return x != no }) {
+		return j.stuck(after)
 	}
 	return nil
 }
@@ -100,9 +118,20 @@ func (j *job) added(to []float32) error {
 // allows tells whether the mask allowed an id at the last draw.
 func (j *job) allows(id int32) bool { return j.allowed[id/32]>>(id%32)&1 != 0 }
 
+// guard calls the mask. That it panics is an error of this request alone.
+func (j *job) guard(call func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			j.log.Error("a constraint panics", "request", j.r.ID, "panic", r, "stack", string(debug.Stack()))
+			err = fmt.Errorf("constraint after %d tokens: panic: %v", j.usage.Generated, r)
+		}
+	}()
+	return call()
+}
+
 // stuck is the error that no token may come.
-func (j *job) stuck() error {
-	if j.early() {
+func (j *job) stuck(after []int32) error {
+	if j.early(after) {
 		return fmt.Errorf("%w: after %d tokens only an end may come, but at least %d are asked for", infer.ErrRequest, j.usage.Generated, j.r.Min)
 	}
 	return fmt.Errorf("%w: the constraint allows no token after %d", infer.ErrRequest, j.usage.Generated)
@@ -134,10 +163,12 @@ func (j *job) accept(id int32) error {
 	if !j.allows(id) {
 		return fmt.Errorf("token %d was drawn, which the constraint does not allow", id)
 	}
-	if err := j.r.Mask.Accept(id); err != nil {
-		return fmt.Errorf("%w: constraint: %w", infer.ErrRequest, err)
-	}
-	return nil
+	return j.guard(func() error {
+		if err := j.r.Mask.Accept(id); err != nil {
+			return fmt.Errorf("%w: constraint: %w", infer.ErrRequest, err)
+		}
+		return nil
+	})
 }
 
 // takePrompt is what is known of the prompt's tokens, once.
@@ -187,64 +218,4 @@ func placeOf(logits []float32, id int32, n int) infer.Place {
 		p.Top = append(p.Top, of(id))
 	}
 	return p
-}
-
-// events are a channel without bound: the loop never waits for a reader.
-type events struct {
-	out  chan infer.Event
-	mu   sync.Mutex
-	list []infer.Event
-	more chan struct{} // holds one: list or end has changed
-	end  bool
-}
-
-func newEvents() *events {
-	return &events{out: make(chan infer.Event, 16), more: make(chan struct{}, 1)}
-}
-
-func (q *events) send(e infer.Event) {
-	q.mu.Lock()
-	q.list = append(q.list, e)
-	q.mu.Unlock()
-	q.poke()
-}
-
-// close ends the channel after what was sent.
-func (q *events) close() {
-	q.mu.Lock()
-	q.end = true
-	q.mu.Unlock()
-	q.poke()
-}
-
-func (q *events) poke() {
-	select {
-	case q.more <- struct{}{}:
-	default:
-	}
-}
-
-// pump hands events out, until the last or until nobody may be there to take them.
-func (q *events) pump(ctx context.Context) {
-	defer close(q.out)
-	for {
-		q.mu.Lock()
-		list, end := q.list, q.end
-		q.list = nil
-		q.mu.Unlock()
-		for _, e := range list {
-			select {
-			case q.out <- e:
-			case <-ctx.Done():
-				select { // there is room, or a reader, or it is lost
-				case q.out <- e:
-				default:
-				}
-			}
-		}
-		if end {
-			return
-		}
-		<-q.more
-	}
 }

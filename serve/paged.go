@@ -29,6 +29,7 @@ type paged struct {
 	scored          *lower.Program // prefill with the logits of every position
 	copy            *lower.Program
 	draw            map[drawing]*lower.Program
+	kept            resident
 	pool            []*lower.Buffer
 }
 
@@ -53,6 +54,9 @@ func newPaged(ctx context.Context, e *Engine, slots, chunk, context, positions, 
 			all.close()
 		}
 	}()
+	if all.kept, err = e.pool(positions); err != nil {
+		return nil, err
+	}
 	var mu sync.Mutex
 	work := []func() error{
 		func() (err error) { all.decode, err = all.forward("paged_decode", slots, 1, false); return err },
@@ -72,14 +76,8 @@ func newPaged(ctx context.Context, e *Engine, slots, chunk, context, positions, 
 	if err := together(ctx, compilers, work); err != nil {
 		return nil, err
 	}
-	for _, s := range all.shapes() {
-		b, err := e.be.Make(fmt.Sprintf("pool of %d positions", positions), s, nil)
-		if err != nil {
-			return nil, err
-		}
-		all.pool = append(all.pool, b)
-	}
-	return all, nil
+	all.pool, err = all.kept.empty(e.be, fmt.Sprintf("pool of %d positions", positions))
+	return all, err
 }
 
 // compilers is how many programs are compiled at a time.
@@ -114,28 +112,13 @@ func (p *paged) close() {
 	p.pool = nil
 }
 
-func (p *paged) shapes() []shapes.Shape {
-	return graph.PagesShapes(p.e.cfg, p.e.layout, p.e.o.DType, p.positions)
-}
-
-// donations are the pool's tensors, updated in place as results from first on.
-func (p *paged) donations(first int) map[string]int {
-	all := map[string]int{}
-	half := len(p.shapes()) / 2
-	for i := range half {
-		all[fmt.Sprintf("pages/key[%d]", i)] = first + i
-		all[fmt.Sprintf("pages/value[%d]", i)] = first + half + i
-	}
-	return all
-}
-
 // forward takes tokens, positions and writes [B, S], reads [B, C] all int32, where S > 1 and not
 // all is true the place [] int32 whose logits are wanted, then the pool. It returns logits, [B, V] of the last place or [S, V] of every one where all is true,
 // the experts [L, B·S, K] int32 and the pool.
 func (p *paged) forward(name string, rows, tokens int, all bool) (*lower.Program, error) {
 	name = fmt.Sprintf("%s_%d_%d_of_%d_%d", name, rows, tokens, p.context, p.positions)
 	c := p.e.cfg
-	return p.e.compile(name, p.donations(2), func(g *gx.Graph, w graph.Weights) []*gx.Node {
+	return p.e.compile(name, p.kept.updated(2), func(g *gx.Graph, w graph.Weights) []*gx.Node {
 		ints := func(name string, dims ...int) *gx.Node {
 			return gx.Parameter(g, name, shapes.Make(dtypes.Int32, dims...))
 		}
@@ -145,7 +128,7 @@ func (p *paged) forward(name string, rows, tokens int, all bool) (*lower.Program
 		if !all && tokens > 1 {
 			last = ints("last")
 		}
-		pages := graph.DeclarePages(g, c, p.e.layout, p.e.o.DType, p.positions)
+		pages := graph.DeclarePages(g, p.kept.pieces)
 		r, after := graph.RunPaged(c, w, in, pages, graph.KeepRouter)
 		hidden := r.Hidden // [B, S, D]
 		if last != nil {
@@ -159,11 +142,10 @@ func (p *paged) forward(name string, rows, tokens int, all bool) (*lower.Program
 
 // copying copies one block of the pool to another: from and to are positions [P] int32.
 func (p *paged) copying(size int) (*lower.Program, error) {
-	c := p.e.cfg
-	return p.e.compileWith(fmt.Sprintf("paged_copy_%d_of_%d", size, p.positions), p.donations(0), nil, func(g *gx.Graph) []*gx.Node {
+	return p.e.compileWith(fmt.Sprintf("paged_copy_%d_of_%d", size, p.positions), p.kept.updated(0), nil, func(g *gx.Graph) []*gx.Node {
 		from := gx.Parameter(g, "from", shapes.Make(dtypes.Int32, size))
 		to := gx.Parameter(g, "to", shapes.Make(dtypes.Int32, size))
-		pages := graph.DeclarePages(g, c, p.e.layout, p.e.o.DType, p.positions)
+		pages := graph.DeclarePages(g, p.kept.pieces)
 		return pages.Copy(from, to).Nodes()
 	})
 }
@@ -172,7 +154,7 @@ func (p *paged) copying(size int) (*lower.Program, error) {
 // is added to the logits [B, V] float32, the tokens that were seen [B, V] uint8 and the repetition penalty
 // [B] float32.
 func (p *paged) drawing(d drawing) (*lower.Program, error) {
-	return p.e.compileWith(d.String(), nil, nil, func(g *gx.Graph) []*gx.Node {
+	return p.e.compileWith(d.String(), lower.ProgramOptions{}, nil, func(g *gx.Graph) []*gx.Node {
 		floats := func(name string, dims ...int) *gx.Node {
 			return gx.Parameter(g, name, shapes.Make(dtypes.Float32, dims...))
 		}

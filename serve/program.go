@@ -11,16 +11,15 @@ import (
 	"mix/lower"
 )
 
-// compile builds a program once, binds the weights and keeps it. Outputs of build that update parameters
-// in place are named by donate.
-func (e *Engine) compile(name string, donate map[string]int, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (*lower.Program, error) {
-	return e.compileWith(name, donate, e.weights, func(g *gx.Graph) []*gx.Node {
-		return build(g, graph.Declare(g, e.cfg, e.layout, e.o.DType))
+// compile builds a program once, binds the weights and keeps it.
+func (e *Engine) compile(name string, o lower.ProgramOptions, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (*lower.Program, error) {
+	return e.compileWith(name, e.held.placedIn(o), e.weights, func(g *gx.Graph) []*gx.Node {
+		return build(g, e.declareWeights(g))
 	})
 }
 
 // compileWith is compile for a program whose first parameters are bound to buffers.
-func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.Buffer, build func(g *gx.Graph) []*gx.Node) (p *lower.Program, err error) {
+func (e *Engine) compileWith(name string, o lower.ProgramOptions, bound []*lower.Buffer, build func(g *gx.Graph) []*gx.Node) (p *lower.Program, err error) {
 	e.mu.Lock()
 	entry := e.programs[name]
 	if entry == nil {
@@ -30,8 +29,8 @@ func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.
 	e.mu.Unlock()
 	entry.mu.Lock()
 	defer entry.mu.Unlock()
-	if entry.p != nil {
-		return entry.p, nil
+	if p := entry.p.Load(); p != nil {
+		return p, nil
 	}
 	if e.o.Compiling != nil {
 		defer e.compiling(name)()
@@ -41,7 +40,7 @@ func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.
 			err = fmt.Errorf("program %s: %v", name, r)
 		}
 	}()
-	g := gx.NewGraph(e.be.With(lower.ProgramOptions{Donate: donate}), name)
+	g := gx.NewGraph(e.be.With(o), name)
 	if err := g.Compile(build(g)...); err != nil {
 		return nil, fmt.Errorf("program %s: %w", name, err)
 	}
@@ -54,7 +53,7 @@ func (e *Engine) compileWith(name string, donate map[string]int, bound []*lower.
 			return nil, err
 		}
 	}
-	entry.p = p
+	entry.p.Store(p)
 	return p, nil
 }
 
@@ -91,8 +90,8 @@ const (
 	ranked  mode = "ranked"  // also by top-k and top-p, which sort the vocabulary
 )
 
-// mode is the cheapest that draws as s says.
-func (s Sampling) mode() mode {
+// modeOf is the cheapest that draws as s says.
+func modeOf(s Sampling) mode {
 	switch {
 	case s.Temperature == 0 || s.TopK == 1:
 		return greedy
@@ -112,11 +111,15 @@ func (e *Engine) step(tokens, capacity int, m mode) (*lower.Program, error) {
 		name = fmt.Sprintf("decode_of_%d", capacity)
 	}
 	name += "_" + string(m)
-	return e.compile(name, e.donations(capacity, stepOutputs), func(g *gx.Graph, w graph.Weights) []*gx.Node {
+	kept, err := e.cache(capacity)
+	if err != nil {
+		return nil, err
+	}
+	return e.compile(name, kept.updated(stepOutputs), func(g *gx.Graph, w graph.Weights) []*gx.Node {
 		ids := gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))
 		start := gx.Parameter(g, argStart, shapes.Make(dtypes.Int32))
 		last := gx.Parameter(g, argLast, shapes.Make(dtypes.Int32))
-		cache := graph.DeclareCache(g, e.cfg, e.layout, e.o.DType, 1, capacity)
+		cache := graph.DeclareCache(g, kept.pieces)
 		var s graph.Sampling
 		if m != greedy {
 			s.Temperature = gx.Parameter(g, argTemperature, shapes.Make(dtypes.Float32, 1))
@@ -162,16 +165,21 @@ func (e *Engine) score(tokens, capacity int, trace bool) (*lower.Program, error)
 	if trace {
 		name, keep, results = name+"_trace", graph.KeepAll, 9
 	}
-	var donate map[string]int
+	var kept resident
+	var o lower.ProgramOptions
 	if capacity > 0 {
-		donate = e.donations(capacity, results)
+		var err error
+		if kept, err = e.cache(capacity); err != nil {
+			return nil, err
+		}
+		o = kept.updated(results)
 	}
-	return e.compile(name, donate, func(g *gx.Graph, w graph.Weights) []*gx.Node {
+	return e.compile(name, o, func(g *gx.Graph, w graph.Weights) []*gx.Node {
 		in := graph.Inputs{Tokens: gx.Parameter(g, argTokens, shapes.Make(dtypes.Int32, 1, tokens))}
 		var cache *graph.Cache
 		if capacity > 0 {
 			in.Start = gx.Parameter(g, argStart, shapes.Make(dtypes.Int32))
-			cache = graph.DeclareCache(g, e.cfg, e.layout, e.o.DType, 1, capacity)
+			cache = graph.DeclareCache(g, kept.pieces)
 		}
 		r := graph.Run(e.cfg, w, in, cache, keep)
 		one := func(n *gx.Node) *gx.Node { return gx.Reshape(n, tokens, -1) }                  // [S, X]
@@ -191,15 +199,4 @@ func (e *Engine) score(tokens, capacity int, trace bool) (*lower.Program, error)
 		}
 		return outs
 	})
-}
-
-// donations names the cache's parameters with the results that take their place, which come after others.
-func (e *Engine) donations(capacity, others int) map[string]int {
-	n := len(graph.CacheShapes(e.cfg, e.layout, e.o.DType, 1, capacity)) / 2
-	donate := map[string]int{}
-	for i := range n {
-		donate[fmt.Sprintf("cache/key[%d]", i)] = others + i
-		donate[fmt.Sprintf("cache/value[%d]", i)] = others + n + i
-	}
-	return donate
 }

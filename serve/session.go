@@ -8,36 +8,24 @@ import (
 
 	"mix/graph"
 	"mix/lower"
+	"mix/serve/infer"
 )
 
 // ErrTooLong is wrapped by refusals of a prompt that leaves no room in the context.
-var ErrTooLong = errors.New("prompt does not fit the context")
+var ErrTooLong = infer.ErrTooLong
 
 // ErrToken is wrapped by refusals of token ids outside of the vocabulary.
 var ErrToken = errors.New("token id out of range")
 
-// Sampling says how tokens are drawn; see graph.Sample for the order of the filters.
-type Sampling struct {
-	Temperature float32 // 0 takes the best token
-	TopK        int     // 0 for all
-	TopP        float32 // in (0, 1], 1 for all
-	MinP        float32 // in [0, 1), 0 for all
-	Seed        uint64
-}
+// Sampling says how tokens are drawn. A Session has no penalties and biases, a Batcher all of it.
+type Sampling = infer.Sampling
 
-// Validate names the first value that is out of bounds.
-func (s Sampling) Validate() error {
-	switch {
-	case !(s.Temperature >= 0 && s.Temperature <= 100):
-		return fmt.Errorf("temperature is %g, want 0 to 100", s.Temperature)
-	case s.TopK < 0 || s.TopK > 1<<30:
-		return fmt.Errorf("top-k is %d, want 0 (all) or a number of tokens", s.TopK)
-	case !(s.TopP > 0 && s.TopP <= 1):
-		return fmt.Errorf("top-p is %g, want above 0 and at most 1", s.TopP)
-	case !(s.MinP >= 0 && s.MinP < 1):
-		return fmt.Errorf("min-p is %g, want at least 0 and below 1", s.MinP)
+// sequential names the first value that a session cannot draw with.
+func sequential(s Sampling) error {
+	if s.Repetition != 0 && s.Repetition != 1 || s.Presence != 0 || s.Frequency != 0 || len(s.Bias) > 0 {
+		return fmt.Errorf("penalties %g, %g and %g with %d biases, a session has none", s.Repetition, s.Presence, s.Frequency, len(s.Bias))
 	}
-	return nil
+	return s.Validate()
 }
 
 // chunks are the sizes in tokens in which prompts are run. The smallest that holds a prompt is used, the
@@ -69,7 +57,7 @@ func (e *Engine) capacityFor(tokens, chunk int) int {
 // NewSession compiles what a prompt of that many tokens and up to max further ones need. The prompt must
 // leave room for one token; max is cut to what the context holds. ctx ends it between two programs.
 func (e *Engine) NewSession(ctx context.Context, prompt, max int, s Sampling) (*Session, error) {
-	if err := s.Validate(); err != nil {
+	if err := sequential(s); err != nil {
 		return nil, err
 	}
 	if err := CheckPrompt(e.cfg, prompt); err != nil {
@@ -98,7 +86,7 @@ func (e *Engine) newSession(ctx context.Context, prompt, max int, s Sampling, ch
 }
 
 func (x *Session) open(ctx context.Context, s Sampling) (err error) {
-	e, m := x.e, s.mode()
+	e, m := x.e, modeOf(s)
 	if x.prefill, err = e.step(x.chunk, x.capacity, m); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/serve/infer"
 )
 
 func TestSessionRefusals(t *testing.T) {
@@ -26,6 +27,7 @@ func TestSessionRefusals(t *testing.T) {
 		{"top-k", 1, 1, Sampling{TopK: -1, TopP: 1}, "top-k is -1"},
 		{"top-p", 1, 1, Sampling{}, "top-p is 0"},
 		{"min-p", 1, 1, Sampling{TopP: 1, MinP: 1}, "min-p is 1"},
+		{"a penalty", 1, 1, Sampling{TopP: 1, Presence: 0.5}, "penalties 0, 0.5 and 0 with 0 biases, a session has none"},
 	} {
 		_, err := e.NewSession(ctx, tt.prompt, tt.max, tt.s)
 		require.ErrorContains(t, err, tt.want, tt.name)
@@ -46,7 +48,7 @@ func TestGenerateEnds(t *testing.T) {
 	e := demoEngine(t, dtypes.Float32)
 	ctx := context.Background()
 	prompt := []int32{1, 300, 400}
-	collect := func(max int, stop map[int32]bool, emit func(n int) bool) ([]int32, Finish, Timing) {
+	collect := func(max int, stop map[int32]bool, emit func(n int) bool) ([]int32, infer.Finish, Timing) {
 		var ids []int32
 		f, timing, err := e.Generate(ctx, prompt, max, Sampling{TopP: 1}, stop, func(id int32) bool {
 			ids = append(ids, id)
@@ -58,12 +60,12 @@ func TestGenerateEnds(t *testing.T) {
 	on := func(int) bool { return true }
 	all, finish, timing := collect(20, nil, on)
 	require.Len(t, all, 20)
-	require.Equal(t, FinishLength, finish)
+	require.Equal(t, infer.FinishLength, finish)
 	require.Equal(t, []int{3, 19}, []int{timing.PromptTokens, timing.DecodeTokens})
 
 	one, finish, _ := collect(1, nil, on)
 	require.Equal(t, all[:1], one)
-	require.Equal(t, FinishLength, finish)
+	require.Equal(t, infer.FinishLength, finish)
 
 	at := 0 // of the first token that did not come before
 	for i := 1; i < len(all); i++ {
@@ -79,15 +81,15 @@ func TestGenerateEnds(t *testing.T) {
 	require.NotZero(t, at)
 	stopped, finish, _ := collect(20, map[int32]bool{all[at]: true}, on)
 	require.Equal(t, all[:at], stopped, "a stop token is not handed out")
-	require.Equal(t, FinishStop, finish)
+	require.Equal(t, infer.FinishStop, finish)
 
 	three, finish, _ := collect(20, nil, func(n int) bool { return n < 3 })
 	require.Equal(t, all[:3], three)
-	require.Equal(t, FinishStop, finish)
+	require.Equal(t, infer.FinishStop, finish)
 
 	rest, finish, _ := collect(10000, nil, on)
 	require.Len(t, rest, e.cfg.Context-len(prompt), "the context ends the generation")
-	require.Equal(t, FinishLength, finish)
+	require.Equal(t, infer.FinishLength, finish)
 
 	cancelled, cancel := context.WithCancel(ctx)
 	n := 0
@@ -146,11 +148,11 @@ func TestCapacityHoldsWholeChunks(t *testing.T) {
 }
 
 func TestSamplingModeIsTheCheapest(t *testing.T) {
-	require.Equal(t, greedy, Sampling{TopP: 0.5}.mode())
-	require.Equal(t, greedy, Sampling{Temperature: 1, TopK: 1, TopP: 1}.mode())
-	require.Equal(t, sampled, Sampling{Temperature: 1, TopP: 1, MinP: 0.1}.mode())
-	require.Equal(t, ranked, Sampling{Temperature: 1, TopP: 0.9}.mode())
-	require.Equal(t, ranked, Sampling{Temperature: 1, TopP: 1, TopK: 5}.mode())
+	require.Equal(t, greedy, modeOf(Sampling{TopP: 0.5}))
+	require.Equal(t, greedy, modeOf(Sampling{Temperature: 1, TopK: 1, TopP: 1}))
+	require.Equal(t, sampled, modeOf(Sampling{Temperature: 1, TopP: 1, MinP: 0.1}))
+	require.Equal(t, ranked, modeOf(Sampling{Temperature: 1, TopP: 0.9}))
+	require.Equal(t, ranked, modeOf(Sampling{Temperature: 1, TopP: 1, TopK: 5}))
 }
 
 // TestPrefillInTurns fills the cache to its end in several turns: where a padded chunk would not fit, what

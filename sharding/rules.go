@@ -160,7 +160,7 @@ func (r *Rules) fill(on func(string) bool, zero int) {
 	split := map[axis.Logical][]axis.Mesh{
 		axis.Layers: layers, Rounds: nil, Depth: nil, axis.Micro: micro,
 		axis.Batch: batch, axis.Seq: nil, axis.Embed: nil, axis.Heads: heads, axis.KVHeads: heads, axis.HeadDim: nil,
-		axis.Experts: experts, axis.FFN: hidden, axis.Vocab: heads, axis.Rank: nil,
+		axis.Experts: experts, axis.FFN: hidden, axis.Vocab: heads, axis.Rank: nil, axis.Pool: nil,
 	}
 	for _, k := range Kinds {
 		r.tables[k] = Table{Split: split, Fill: map[axis.Logical][]axis.Mesh{}}

@@ -22,6 +22,7 @@ type command struct {
 	Pass   []string `help:"Passes to run, in this order, with commas between; all for the whole list. Default: none, the module is checked and printed."`
 	List   bool     `help:"List the passes in the order the compiler runs them, with the reasons for it."`
 	Target string   `default:"" enum:",${platforms}" help:"Platform to compile for: ${platforms}. Default: that of --device."`
+	Rules  string   `placeholder:"WORDS" help:"How the mesh is used, words joined by +, as cmd/plan lists them. Default: every axis of the mesh."`
 	Verify bool     `default:"true" negatable:"" help:"Check the module before the first pass and after each that changed it. Default: on."`
 }
 
@@ -31,6 +32,10 @@ func (c *command) Run(streams *cli.IO) error {
 		return list(streams.Out)
 	}
 	platform, err := c.Platform()
+	if err != nil {
+		return err
+	}
+	mesh, rules, err := c.Sharding(c.Rules)
 	if err != nil {
 		return err
 	}
@@ -60,7 +65,7 @@ func (c *command) Run(streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	if _, err := pass.Run(m, pass.Context{Platform: platform}, passes, pass.Hooks{Verify: c.Verify}); err != nil {
+	if _, err := pass.Run(m, pass.Context{Platform: platform, Mesh: mesh, Rules: rules}, passes, pass.Hooks{Verify: c.Verify}); err != nil {
 		return err
 	}
 	_, err = io.WriteString(streams.Out, m.String())

@@ -48,7 +48,9 @@ func TestOpt(t *testing.T) {
 		{"text that is no module", "", "func.func", 1, "", "opt: ir: line 1: "},
 		{"an unknown pass", "--pass dec", dead, 2, "", `no pass "dec", known are constrain`},
 		{"an unknown target", "--target tpu", dead, 2, "", "--target must be one of"},
-		{"two devices", "--mesh data=2", dead, 1, "", "axis data of 2 devices"},
+		{"two devices", "--mesh data=2 --pass dce", dead, 0, swept, ""},
+		{"no mesh", "--mesh data", dead, 2, "", "want axis=size"},
+		{"rules that leave an axis unused", "--mesh data=2 --rules tp", dead, 2, "", "does not use data=2"},
 		{"a file that is not there", file + "x", dead, 1, "", "no such file"},
 	}
 	for _, test := range tests {

@@ -60,7 +60,9 @@ func (l *later) stats() (x api.Stats) {
 	}
 	s := b.Stats()
 	return api.Stats{Running: s.Running, Waiting: s.Waiting, CacheUsage: s.Usage(), Preemptions: uint64(s.Preemptions),
-		PrefixQueries: uint64(s.PrefixQueries), PrefixHits: uint64(s.PrefixHits)}
+		PrefixQueries: uint64(s.PrefixQueries), PrefixHits: uint64(s.PrefixHits),
+		ExpertTokens: s.ExpertTokens, CompileHits: uint64(s.CompileHits), CompileMiss: uint64(s.CompileMisses), ProgramSeconds: s.Busy.Seconds(),
+		Proposed: uint64(s.Proposed), Accepted: uint64(s.Accepted)}
 }
 
 func logger(level string, to io.Writer) (*slog.Logger, error) {

@@ -27,9 +27,11 @@ type command struct {
 	Context     int           `name:"max-model-len" placeholder:"N" help:"Longest prompt and answer together, in tokens. Default: the model's context, 4096 at most."`
 	Chunk       int           `name:"prefill-chunk" default:"64" help:"Tokens of a prompt run at a time. Default: ${default}."`
 	Blocks      int           `name:"kv-blocks" placeholder:"N" help:"Blocks of 16 positions in the pool of keys and values. Default: enough for all at their longest."`
+	Speculate   int           `name:"speculative-ngram" placeholder:"N" help:"Tokens guessed for a request in a step, at most, from what came before in its text; answers stay the same. Default: 0, none."`
 	Timeout     time.Duration `placeholder:"D" help:"Longest time for one request, e.g. 60s. Default: none."`
 	Drain       time.Duration `default:"30s" help:"Longest wait for running requests after SIGTERM. Default: ${default}."`
 	MegatronEra string        `name:"megatron" default:"2024" enum:"2024,head" help:"Whose PUT /api is answered: 2024 or head. Default: ${default}."`
+	Traces      string        `name:"otlp-traces-endpoint" placeholder:"URL" help:"Send traces to this OpenTelemetry collector, e.g. http://localhost:4318. Default: none are made."`
 	LogLevel    string        `default:"info" enum:"debug,info,warn,error" help:"debug, info, warn or error. Default: ${default}."`
 	Pprof       int           `placeholder:"PORT" help:"Serve Go's profiles on this port of the local machine."`
 }

@@ -153,6 +153,8 @@ func TestFlags(t *testing.T) {
 		{[]string{"--prefill-chunk", "20"}, 2, "--prefill-chunk is 20, want a multiple of 16"},
 		{[]string{"--max-model-len", "257"}, 2, "--max-model-len is 257, want 2 to the model's context, 256"},
 		{[]string{"--timeout", "-1s"}, 2, "--timeout is -1s"},
+		{[]string{"--speculative-ngram", "17"}, 2, "--speculative-ngram is 17, want 0 to 16"},
+		{[]string{"--otlp-traces-endpoint", "grpc://a:1"}, 2, `--otlp-traces-endpoint is "grpc://a:1", want http://`},
 		{[]string{"--megatron", "2020"}, 2, "--megatron must be one of"},
 		{[]string{"--dtype", "f8"}, 2, `dtype "f8", want f32 or bf16`},
 		{[]string{"--no-such-flag"}, 2, "unknown flag"},

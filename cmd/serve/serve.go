@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"mix/cmd/internal/flags"
 	"mix/internal/cli"
 	"mix/serve"
@@ -42,12 +44,19 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if model.Tokenizer == nil {
 		return model.TokenizerErr
 	}
+	metrics := api.NewMetrics(c.name())
 	options, err := c.batch(model)
 	if err != nil {
 		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
+	options.Watch, options.Log = metrics, log
+	tracer, sent, err := c.tracing(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer sent()
 	engine := newLater(model, options)
-	handler, err := c.handler(engine, model, log)
+	handler, err := c.handler(engine, model, metrics, tracer, log)
 	if err != nil {
 		return err
 	}
@@ -76,15 +85,21 @@ func (c *command) check() error {
 		return fmt.Errorf("--max-queue is %d, want at least 0", c.Queue)
 	case c.Chunk < block || c.Chunk%block != 0:
 		return fmt.Errorf("--prefill-chunk is %d, want a multiple of %d", c.Chunk, block)
+	case c.Speculate < 0 || c.Speculate > 16:
+		return fmt.Errorf("--speculative-ngram is %d, want 0 to 16", c.Speculate)
 	case c.Timeout < 0 || c.Drain < 0:
 		return fmt.Errorf("--timeout is %s and --drain %s, want at least 0", c.Timeout, c.Drain)
+	}
+	if c.Traces != "" {
+		_, err := collector(c.Traces)
+		return err
 	}
 	return nil
 }
 
 // batch is the shape of the engine.
 func (c *command) batch(m *flags.Opened) (serve.BatchOptions, error) {
-	o := serve.BatchOptions{Slots: c.Concurrent, Chunk: c.Chunk, Block: block, Context: c.Context, Blocks: c.Blocks, Queue: max(c.Queue, 1)}
+	o := serve.BatchOptions{Slots: c.Concurrent, Chunk: c.Chunk, Block: block, Context: c.Context, Blocks: c.Blocks, Queue: max(c.Queue, 1), Speculate: c.Speculate}
 	if o.Context == 0 {
 		o.Context = min(m.Config.Context, 4096)
 	}
@@ -107,7 +122,7 @@ func (c *command) name() string {
 	return filepath.Base(c.Checkpoint)
 }
 
-func (c *command) handler(e *later, m *flags.Opened, log *slog.Logger) (*api.Server, error) {
+func (c *command) handler(e *later, m *flags.Opened, metrics *api.Metrics, tracer trace.TracerProvider, log *slog.Logger) (*api.Server, error) {
 	compiler, err := grammar.New(m.Tokenizer, m.Config.Vocab, e.Model().Ends...)
 	if err != nil {
 		return nil, err
@@ -119,7 +134,7 @@ func (c *command) handler(e *later, m *flags.Opened, log *slog.Logger) (*api.Ser
 	ip := net.ParseIP(c.Host)
 	return api.New(api.Options{Engine: e, Tokenizer: m.Tokenizer, Model: c.name(), Created: time.Now(), Version: version(), Grammar: api.Masks(compiler),
 		Keys: c.APIKey, Origins: c.Origin, Local: c.Host == "localhost" || ip != nil && ip.IsLoopback(), Timeout: c.Timeout, Megatron: era, Stats: e.stats,
-		Page: web.Page(), Log: log})
+		Metrics: metrics, Tracer: tracer, Page: web.Page(), Log: log})
 }
 
 func (c *command) listen() (net.Listener, error) {

@@ -114,6 +114,8 @@ func (c *command) place(p *plan) error {
 	case n > 0:
 		p.Rounds = p.Model.Layers / (stages * n)
 	}
-	_, err = sharding.Place(m, r, p.Model.Layers, p.Rounds)
-	return err
+	if _, err := sharding.Place(m, r, p.Model.Layers, p.Rounds); err != nil {
+		return fmt.Errorf("--mesh or --pipeline-model-parallel-size: %w", err)
+	}
+	return nil
 }

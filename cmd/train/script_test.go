@@ -41,13 +41,11 @@ func script(t *testing.T, checkpoint, tokenizer, data string) (all []scriptFlag)
 	return all
 }
 
-// refusals are the flags of the script that one device cannot take, with what is said.
+// refusals are the flags of the script that are not taken, with what is said: it starts 8 processes, its sizes need 32.
 var refusals = map[string]string{
-	"--nproc_per_node":               `usage: --nproc_per_node is "8", want 1: a run is one process`,
-	"--pipeline-model-parallel-size": "usage: --pipeline-model-parallel-size 4 × tensor 1 = 4 devices, this machine has 1: programs run on one device",
-	"--expert-model-parallel-size":   "usage: --expert-model-parallel-size 8 × tensor 1 = 8 devices, this machine has 1: programs run on one device",
-	"--wandb-project":                "usage: --wandb-project: nothing is sent over the network: --metrics writes the same rows",
-	"--wandb-exp-name":               "usage: --wandb-exp-name: nothing is sent over the network: --metrics writes the same rows",
+	"--nproc_per_node": "usage: --nproc_per_node: mesh: 8 devices do not divide over tensor 1 × pipe 4 × expert 8",
+	"--wandb-project":  "usage: --wandb-project: nothing is sent over the network: --metrics writes the same rows",
+	"--wandb-exp-name": "usage: --wandb-exp-name: nothing is sent over the network: --metrics writes the same rows",
 }
 
 // TestEveryFlagOfTheScript: without the flags that are refused, the script means what it means there; each
@@ -75,6 +73,8 @@ func TestEveryFlagOfTheScript(t *testing.T) {
 	want := "DType BFloat16, Seq 4096, Micro 1, Global 256, Steps 500000, Balance megatron, ZCoef 0, Recompute none, DecayEmbeddings true, Seed 1234, " +
 		"LogEvery 1, SaveEvery 10000, EvalEvery 1000, EvalBatches 2560, from , data.Paths [text_document], data.Split 99990,8,2, data.Seed 1234"
 	require.Equal(t, want, facts(t, p, want))
+	require.Equal(t, "pipe=4 expert=8", p.mesh.String())
+	require.Equal(t, "pp+fsdp1+ep", p.rules.String())
 	require.Equal(t, checkpoint, c.Save)
 	require.Equal(t, filepath.Join(checkpoint, "tensorboard"), c.TensorboardDir)
 

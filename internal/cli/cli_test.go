@@ -60,15 +60,6 @@ func TestExitCodes(t *testing.T) {
 	require.Contains(t, out.String(), "What it does.")
 }
 
-func TestOneDevice(t *testing.T) {
-	require.NoError(t, OneDevice(""))
-	require.NoError(t, OneDevice("data=1 expert=1"))
-	require.ErrorContains(t, OneDevice("data=1 expert=2"), "axis expert of 2 devices")
-	for _, bad := range []string{"data", "=1", "data=0", "data=x"} {
-		require.ErrorIs(t, OneDevice(bad), ErrUsage, bad)
-	}
-}
-
 func TestWriteFileAppearsWholeOrNotAtAll(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "f")

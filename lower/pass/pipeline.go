@@ -206,7 +206,7 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 		out = append(out, valueSharding(t, true))
 	}
 	inner.Region.Emit("sdy.return", results, nil)
-	all := b.Manual([]string{string(axis.Pipe)}, operands, in, out, region, types...)
+	all := slices.Clone(b.Manual([]string{string(axis.Pipe)}, operands, in, out, region, types...))
 	for i, want := range ir.Types(p.op.Results) {
 		if all[i].Type != want {
 			_, d, _ := want.Split()

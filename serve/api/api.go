@@ -20,11 +20,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"sync"
 	"time"
 
 	"github.com/rs/cors"
-	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 	"go.opentelemetry.io/otel/trace"
 
 	"mix/graph/token"
@@ -58,21 +58,22 @@ type Options struct {
 	Megatron Era                  // whose PUT /api is answered
 	Stats    func() Stats         // of the engine, for /metrics; nil leaves them out
 	Metrics  *Metrics             // made by NewMetrics; nil makes one
-	Tracer   trace.TracerProvider // for OpenTelemetry; nil is none
+	Tracer   trace.TracerProvider // makes spans of requests (OpenTelemetry); nil is none
 	Page     http.Handler         // answers GET / and below, without a key; nil is none
 	Log      *slog.Logger         // nil is slog's default; prompts and answers are never logged
 }
 
 // Server is an http.Handler.
 type Server struct {
-	o       Options
-	model   infer.Model
-	chat    token.Template
-	metrics *Metrics
-	keys    [][sha256.Size]byte
-	handler http.Handler
-	beam    func(context.Context, ask) (answer, error) // Megatron's work, replaced in tests
-	texts   func(context.Context, ask) (answer, error)
+	o        Options
+	model    infer.Model
+	chat     token.Template
+	controls *regexp.Regexp // names of control pieces
+	metrics  *Metrics
+	keys     [][sha256.Size]byte
+	handler  http.Handler
+	beam     func(context.Context, ask) (answer, error) // Megatron's work, replaced in tests
+	texts    func(context.Context, ask) (answer, error)
 
 	base     context.Context // ends when draining ran out of time
 	kill     context.CancelFunc
@@ -107,6 +108,10 @@ func New(o Options) (*Server, error) {
 		o.Created = time.Now()
 	}
 	s := &Server{o: o, model: o.Engine.Model(), chat: token.TemplateFor(o.Tokenizer), metrics: o.Metrics, idle: make(chan struct{})}
+	var err error
+	if s.controls, err = controlNames(o.Tokenizer); err != nil {
+		return nil, fmt.Errorf("api: names of control pieces: %w", err)
+	}
 	s.base, s.kill = context.WithCancel(context.Background())
 	s.texts, s.beam = s.megatronTexts, s.megatronBeam
 	for _, k := range o.Keys {
@@ -134,7 +139,7 @@ func New(o Options) (*Server, error) {
 		h = s.checkHost(h)
 	}
 	if o.Tracer != nil {
-		h = otelhttp.NewHandler(h, "mix", otelhttp.WithTracerProvider(o.Tracer))
+		h = s.traced(h)
 	}
 	s.handler = s.observe(h)
 	return s, nil

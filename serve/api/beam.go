@@ -18,15 +18,15 @@ type beam struct {
 	score float64 // of whole ones: sum over length to the power of the penalty
 }
 
-// maxBeams is such that the best continuations of a beam, one of which may be the end, are all known.
-const maxBeams = infer.MaxLogProbs - 1
+// maxBeams bounds the work of one request.
+const maxBeams = 1024
 
 // megatronBeam searches the texts of the best scores. Each step asks the engine for the best next tokens of
 // every beam; their prompts share all but the last token, so engines with a prefix cache compute little twice.
 // The length in the score counts the generated tokens before the end.
 func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
-	if a.beams > maxBeams {
-		return answer{}, &saying{http.StatusOK, fmt.Sprintf("beam_width must be an integer <= %d", maxBeams)}
+	if widest := min(maxBeams, s.model.Vocab/2); a.beams > widest {
+		return answer{}, &saying{http.StatusOK, fmt.Sprintf("beam_width must be an integer <= %d", widest)}
 	}
 	base, err := s.megatronJob(a, 0, a.prompts[0])
 	if err != nil {
@@ -37,10 +37,11 @@ func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
 		ends = base.Stop
 	}
 	base.Max, base.IgnoreEnd, base.Stop, base.stops = 1, true, nil, nil
-	base.Sampling, base.LogProbs, base.PromptLogProbs = infer.Greedy(), min(maxBeams+1, s.model.Vocab), -1
+	base.Sampling, base.LogProbs, base.PromptLogProbs = infer.Greedy(), min(infer.MaxLogProbs, s.model.Vocab), -1
 	live, whole := []beam{{}}, []beam{}
 	for range a.tokens {
-		next, err := s.extend(ctx, a, base, live)
+		// Of each beam some continuations may be ends, which are not extended.
+		next, err := s.candidates(ctx, a, base, live, a.beams+len(live)*len(ends))
 		if err != nil {
 			return answer{}, err
 		}
@@ -79,35 +80,6 @@ func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
 		out.scores = append(out.scores, float32(b.score))
 	}
 	return out, nil
-}
-
-// extend gives the best continuations of all beams by one token, best first: two for each beam to be kept.
-func (s *Server) extend(ctx context.Context, a ask, base job, live []beam) ([]beam, error) {
-	var jobs []job
-	for _, b := range live {
-		j := base
-		j.Prompt = append(slices.Clone(base.Prompt), b.ids...)
-		jobs = append(jobs, j)
-	}
-	pieces, err := s.run(ctx, a.start, jobs)
-	if err != nil {
-		return nil, err
-	}
-	results, err := collect(ctx, pieces, len(jobs))
-	if err != nil {
-		return nil, err
-	}
-	var next []beam
-	for i, r := range results {
-		if len(r.tokens) == 0 || r.tokens[0].place == nil {
-			return nil, fmt.Errorf("beam %d: the engine reports no probabilities", i)
-		}
-		for _, t := range r.tokens[0].place.Top {
-			next = append(next, beam{ids: append(slices.Clone(live[i].ids), t.ID), sum: live[i].sum + float64(t.LogProb)})
-		}
-	}
-	slices.SortStableFunc(next, func(x, y beam) int { return cmp.Compare(y.sum, x.sum) })
-	return next[:min(len(next), 2*a.beams)], nil
 }
 
 // finish makes a whole text of the beam.

@@ -188,7 +188,7 @@ func (s *Server) chatJobs(c *chatRequest) ([]job, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := s.job(&c.params, -1, goesOn(messages))
+	base, err := s.job(&c.params, chatting, -1, goesOn(messages))
 	if err != nil {
 		return nil, err
 	}

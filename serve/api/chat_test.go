@@ -41,6 +41,8 @@ func TestConversationsAreRepaired(t *testing.T) {
 			[]token.Message{{Role: "system", Content: "x"}, {Role: "user", Content: "y"}}},
 		{"a late system message joins the prompt", `[{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"system","content":"s"},{"role":"user","content":"c"}]`,
 			[]token.Message{{Role: "system", Content: "s"}, {Role: "user", Content: "a"}, {Role: "assistant", Content: "b"}, {Role: "user", Content: "c"}}},
+		{"and comes behind what was said before", `[{"role":"system","content":"first"},{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"system","content":"late"},{"role":"user","content":"c"}]`,
+			[]token.Message{{Role: "system", Content: "first"}, {Role: "system", Content: "late"}, {Role: "user", Content: "a"}, {Role: "assistant", Content: "b"}, {Role: "user", Content: "c"}}},
 		{"an empty answer is left out", `[{"role":"user","content":"a"},{"role":"assistant","content":null},{"role":"user","content":"c"}]`,
 			[]token.Message{{Role: "user", Content: "a"}, {Role: "user", Content: "c"}}},
 		{"calls win over text", `[{"role":"user","content":"a"},{"role":"assistant","content":"let me see","tool_calls":[{"id":"abcdefghi","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","tool_call_id":"abcdefghi","content":"1"}]`,

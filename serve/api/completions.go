@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"mix/graph/token"
 	"mix/serve/infer"
 )
 
@@ -147,7 +146,7 @@ func (s *Server) completionJobs(c *completion, prompts [][]int32, n, best int) (
 	case c.Stream && best > n:
 		return nil, refuse("best_of", "best_of is %d and n is %d: which texts are best is known at the end, so they cannot be streamed", best, n)
 	}
-	base, err := s.job(&c.params, 16, true)
+	base, err := s.job(&c.params, writing, 16, true)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +183,7 @@ func (s *Server) prompts(c *completion) ([][]int32, error) {
 		return nil, err
 	}
 	for i, t := range texts {
-		p, err := s.o.Tokenizer.Encode(t, token.EncodeOptions{BOS: or(c.AddSpecialTokens, true)})
+		p, err := s.encode(t, or(c.AddSpecialTokens, true))
 		if err != nil {
 			return nil, refuse("prompt", "prompt %d: %s", i, short(err.Error(), 100))
 		}

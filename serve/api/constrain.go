@@ -116,7 +116,10 @@ func (p *params) constraint() (*Constraint, string, error) {
 	var all []Constraint
 	param := "response_format"
 	if f := p.ResponseFormat; f != nil {
+		var object map[string]json.RawMessage
 		switch {
+		case f.Schema != nil && !absent(f.Schema.Schema) && !one(f.Schema.Schema, &object):
+			return nil, "", refuse("response_format", "response_format.json_schema.schema is not an object")
 		case f.Type == "text":
 		case f.Type == "json_object":
 			all = append(all, Constraint{Kind: JSONObject})

@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"mix/graph/token"
@@ -68,7 +69,13 @@ func repair(in []token.Message) []token.Message {
 			rest = append(rest, m)
 		}
 	}
-	out := append(late, rest...)
+	at := 0 // behind the system prompt
+	for i, m := range rest {
+		if m.Role == token.System {
+			at = i + 1
+		}
+	}
+	out := slices.Concat(rest[:at], late, rest[at:])
 	if n := len(out) - 1; n > 0 && out[n].Role == token.Assistant && len(out[n].ToolCalls) == 0 {
 		out[n].Prefix = true
 	}

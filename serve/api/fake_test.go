@@ -4,10 +4,12 @@ import (
 	"context"
 	"hash/fnv"
 	"os"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -43,6 +45,7 @@ type fake struct {
 	script  func(r infer.Request) []int32 // what it says; its end-of-text id ends
 	step    chan struct{}                 // if not nil, each token waits for one
 	failAt  int                           // fails after so many tokens, 0 never
+	queued  time.Duration                 // what it says of each wait
 
 	running atomic.Int64
 	mu      sync.Mutex
@@ -131,7 +134,7 @@ func (f *fake) answer(ctx context.Context, r infer.Request, script []int32, out 
 			end.Finish, end.Err = infer.FinishError, context.Canceled
 			break
 		}
-		id := f.next(ids, r.Sampling)
+		id := f.next(ids, r)
 		if script != nil {
 			id = f.t.EOS()
 			if made < len(script) {
@@ -155,7 +158,7 @@ func (f *fake) answer(ctx context.Context, r infer.Request, script []int32, out 
 		made++
 		out <- e
 	}
-	end.Usage = infer.Usage{Prompt: len(r.Prompt), Cached: len(r.Prompt) / 16 * 16, Generated: made}
+	end.Usage = infer.Usage{Prompt: len(r.Prompt), Cached: len(r.Prompt) / 16 * 16, Generated: made, Queued: f.queued}
 	out <- end
 }
 
@@ -175,20 +178,42 @@ func (f *fake) best(ids []int32) []infer.TokenLogProb {
 		_, _ = h.Write([]byte{byte(id), byte(id >> 8)})
 	}
 	x := h.Sum64()
-	out := make([]infer.TokenLogProb, 24)
+	out := make([]infer.TokenLogProb, 64)
 	for k := range out {
 		x = x*6364136223846793005 + 1442695040888963407
-		out[k] = infer.TokenLogProb{ID: int32(1000 + x>>33%20000), LogProb: -0.5 - float32(k)/3 - float32(x>>40%1000)/4000}
+		out[k] = infer.TokenLogProb{ID: int32(1000 + x>>33%20000), LogProb: -0.5 - float32(k)/6 - float32(x>>40%1000)/4000}
 	}
 	sort.SliceStable(out, func(i, k int) bool { return out[i].LogProb > out[k].LogProb })
-	return out
+	seen := map[int32]bool{}
+	return slices.DeleteFunc(out, func(t infer.TokenLogProb) bool {
+		again := seen[t.ID]
+		seen[t.ID] = true
+		return again
+	})
 }
 
-func (f *fake) next(ids []int32, s infer.Sampling) int32 {
-	if s.Temperature == 0 {
-		return f.best(ids)[0].ID
+// next is the best token, one of the first few, or with a mask the best that it allows.
+func (f *fake) next(ids []int32, r infer.Request) int32 {
+	best := f.best(ids)
+	if r.Mask != nil {
+		bits := make([]uint32, (f.t.VocabSize()+31)/32)
+		r.Mask.Allowed(bits)
+		allowed := func(id int32) bool { return bits[id/32]>>(id%32)&1 != 0 }
+		for _, t := range best {
+			if allowed(t.ID) {
+				return t.ID
+			}
+		}
+		for id := range int32(f.t.VocabSize()) {
+			if allowed(id) {
+				return id
+			}
+		}
 	}
-	return f.best(ids)[(s.Seed+uint64(len(ids)))%8].ID
+	if r.Sampling.Temperature == 0 {
+		return best[0].ID
+	}
+	return best[(r.Sampling.Seed+uint64(len(ids)))%8].ID
 }
 
 func (f *fake) place(ids []int32, chosen int32, n int) infer.Place {

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"log/slog"
+	"runtime/debug"
 	"time"
 	"unicode/utf8"
 
@@ -40,34 +41,6 @@ type ending struct {
 	err    error
 }
 
-// run submits jobs and returns their pieces as they come; the channel is closed after all have ended. The
-// end of ctx ends them. start is when the request came.
-func (s *Server) run(ctx context.Context, start time.Time, jobs []job) (<-chan piece, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	pieces := make(chan piece, len(jobs))
-	var all sync.WaitGroup
-	for i, j := range jobs {
-		if j.grammar != nil {
-			j.Mask = j.grammar()
-		}
-		alone, end := context.WithCancel(ctx)
-		events, err := s.o.Engine.Submit(alone, j.Request)
-		if err != nil {
-			end()
-			cancel()
-			return nil, err
-		}
-		t := &text{index: i, job: j, end: end, events: events, out: pieces, metrics: s.metrics, start: start, stream: s.o.Tokenizer.Stream(),
-			stopper: stopper{stops: j.stops, include: j.includeStop}, calling: j.calling}
-		if j.follows {
-			t.stream = s.o.Tokenizer.StreamAfter(j.Prompt)
-		}
-		all.Go(func() { defer end(); t.run(ctx) })
-	}
-	go func() { all.Wait(); cancel(); close(pieces) }()
-	return pieces, nil
-}
-
 // text is one text in the making.
 type text struct {
 	index   int
@@ -76,7 +49,9 @@ type text struct {
 	events  <-chan infer.Event
 	out     chan<- piece
 	metrics *Metrics
-	start   time.Time
+	log     *slog.Logger
+	span    *span
+	start   time.Time // of the request
 	stream  *token.Stream
 	stopper stopper
 	calling bool // the text is a list of tool calls
@@ -89,6 +64,7 @@ type text struct {
 }
 
 func (t *text) run(ctx context.Context) {
+	defer t.recovered(ctx)
 	for e := range t.events {
 		p := t.take(e)
 		p.index = t.index
@@ -96,7 +72,7 @@ func (t *text) run(ctx context.Context) {
 			continue
 		}
 		if p.end != nil {
-			t.metrics.ended(t, p.end)
+			t.ended(p.end)
 		}
 		select {
 		case t.out <- p:
@@ -116,11 +92,41 @@ func (t *text) run(ctx context.Context) {
 func (t *text) drain() {
 	for e := range t.events {
 		if e.Finish != "" {
-			t.metrics.ended(t, &ending{finish: e.Finish, usage: e.Usage})
+			t.ended(&ending{finish: e.Finish, usage: e.Usage})
 			return
 		}
 	}
-	t.metrics.ended(t, &ending{finish: infer.FinishCancelled})
+	t.ended(&ending{finish: infer.FinishCancelled})
+}
+
+// ended counts the end of the text, once.
+func (t *text) ended(e *ending) {
+	t.metrics.ended(t, e)
+	t.span.end(t, e)
+}
+
+// recovered makes a failure of the text out of a panic, which would else end the process.
+func (t *text) recovered(ctx context.Context) {
+	err := panicked(ctx, t.log, recover())
+	if err == nil {
+		return
+	}
+	t.end()
+	e := &ending{finish: infer.FinishError, stopID: -1, err: err}
+	t.ended(e)
+	select {
+	case t.out <- piece{index: t.index, end: e}:
+	case <-ctx.Done():
+	}
+}
+
+// panicked logs what a recovery found and returns an error of it, nil for nothing.
+func panicked(ctx context.Context, log *slog.Logger, found any) error {
+	if found == nil {
+		return nil
+	}
+	log.Error("panic", "request", requestOf(ctx), "value", found, "stack", string(debug.Stack()))
+	return errPanic
 }
 
 // take turns an event into a piece.
@@ -196,7 +202,7 @@ func (t *text) usage() infer.Usage {
 	u := infer.Usage{Prompt: len(t.job.Prompt), Generated: t.generated}
 	for e := range t.events {
 		if e.Finish != "" {
-			u.Cached = e.Usage.Cached
+			u.Cached, u.Queued = e.Usage.Cached, e.Usage.Queued
 		}
 	}
 	return u

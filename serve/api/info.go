@@ -78,7 +78,7 @@ var document []byte
 // Document is the OpenAPI description of the server.
 func Document() []byte { return append([]byte(nil), document...) }
 
-// document is the description with the token ids of this model.
+// document is the description with the token ids of this model, and without keys where none is needed.
 func (s *Server) document() ([]byte, error) {
 	var doc map[string]any
 	if err := json.Unmarshal(document, &doc); err != nil {
@@ -86,6 +86,9 @@ func (s *Server) document() ([]byte, error) {
 	}
 	id := doc["components"].(map[string]any)["schemas"].(map[string]any)["Token"].(map[string]any)
 	id["maximum"] = s.model.Vocab - 1
+	if len(s.keys) == 0 {
+		delete(doc, "security")
+	}
 	return encode(doc)
 }
 

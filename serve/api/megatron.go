@@ -174,7 +174,7 @@ func (s *Server) megatronJob(a ask, i int, text string) (job, error) {
 	if a.seed >= 0 {
 		seed = uint64(a.seed)
 	}
-	j := job{calls: -1, follows: true, includeStop: true, Request: infer.Request{
+	j := job{kind: writing, calls: -1, follows: true, includeStop: true, Request: infer.Request{
 		ID: strconv.Itoa(i), Prompt: ids, Max: a.tokens, LogProbs: -1, PromptLogProbs: -1,
 		Sampling: infer.Sampling{Temperature: float32(a.temperature), TopK: a.topK, TopP: 1, Repetition: 1, Seed: seed + uint64(i)},
 	}}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -39,8 +40,8 @@ func TestMegatronTexts(t *testing.T) {
 	require.Len(t, got.at(t, "logprobs", 0), 1)
 	got = s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"tokens_to_generate":600}`)
 	require.Equal(t, "\"Length of prompt + tokens_to_generate longer than allowed\"\n", got.body)
-	got = s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"beam_width":20}`)
-	require.Equal(t, "\"beam_width must be an integer <= 19\"\n", got.body)
+	got = s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"beam_width":1025}`)
+	require.Equal(t, "\"beam_width must be an integer <= 1024\"\n", got.body)
 	f.busy = infer.ErrBusy
 	require.Equal(t, 429, s.ask(t, "PUT", "/api", `{"prompts":["Hello"]}`).status)
 }
@@ -76,25 +77,28 @@ func TestMegatronStepByStep(t *testing.T) {
 func TestBeamSearch(t *testing.T) {
 	f := newFake(t)
 	s := newServer(t, options(f))
-	got := s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"tokens_to_generate":2,"beam_width":19,"length_penalty":0.7}`)
-	require.Equal(t, 200, got.status)
 	prompt, err := f.t.Encode("Hello", token.EncodeOptions{})
 	require.NoError(t, err)
-	var all []beam
-	for _, a := range f.best(prompt)[:infer.MaxLogProbs] {
-		next := append(slices.Clone(prompt), a.ID)
-		for _, b := range f.best(next)[:infer.MaxLogProbs] {
-			all = append(all, beam{ids: []int32{a.ID, b.ID}, sum: float64(a.LogProb) + float64(b.LogProb)})
+	for _, width := range []int{1, 2, 19, 20, 37, 60} {
+		got := s.ask(t, "PUT", "/api", fmt.Sprintf(`{"prompts":["Hello"],"tokens_to_generate":2,"beam_width":%d,"length_penalty":0.7}`, width))
+		require.Equal(t, 200, got.status)
+		var all []beam
+		for _, a := range f.best(prompt)[:width] {
+			next := append(slices.Clone(prompt), a.ID)
+			for _, b := range f.best(next) {
+				all = append(all, beam{ids: []int32{a.ID, b.ID}, sum: float64(a.LogProb) + float64(b.LogProb)})
+			}
+		}
+		slices.SortStableFunc(all, func(a, b beam) int { return cmp.Compare(b.sum, a.sum) })
+		require.Len(t, got.at(t, "text"), width)
+		for i, b := range all[:width] {
+			require.InDelta(t, b.sum/math.Pow(2, 0.7), got.at(t, "scores", i), 1e-6)
+			require.Equal(t, f.t.Piece(b.ids[1]), got.at(t, "segments", i, len(prompt)+1))
 		}
 	}
-	slices.SortStableFunc(all, func(a, b beam) int { return cmp.Compare(b.sum, a.sum) })
-	require.Len(t, got.at(t, "text"), 19)
-	for i, b := range all[:19] {
-		require.InDelta(t, b.sum/math.Pow(2, 0.7), got.at(t, "scores", i), 1e-6)
-		require.Equal(t, f.t.Piece(b.ids[1]), got.at(t, "segments", i, len(prompt)+1))
-	}
-	got = s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"tokens_to_generate":0,"logprobs":true,"beam_width":2}`)
+	got := s.ask(t, "PUT", "/api", `{"prompts":["Hello"],"tokens_to_generate":0,"logprobs":true,"beam_width":2}`)
 	require.Equal(t, []any{"Hello"}, got.at(t, "text"))
+	require.Eventually(t, func() bool { return f.running.Load() == 0 }, 10*time.Second, time.Millisecond)
 }
 
 func TestBeamsEnd(t *testing.T) {

@@ -142,7 +142,7 @@ func (s *Server) messagesJob(c *messagesRequest, asked bool) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	j, err := s.job(&p, 1, goesOn(messages))
+	j, err := s.job(&p, chatting, 1, goesOn(messages))
 	if err != nil {
 		return job{}, err
 	}

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -21,6 +23,7 @@ type Stats struct {
 	ExpertTokens              [][]uint64 // [layer][expert] tokens routed
 	CompileHits, CompileMiss  uint64     // of the cache of compiled programs
 	ProgramSeconds            float64    // the device spent in programs
+	Proposed, Accepted        uint64     // tokens guessed by speculation, and those that were right
 }
 
 // Metrics counts for Prometheus, in the names that dashboards of vLLM know, and ours beside them.
@@ -120,6 +123,8 @@ var values = []struct {
 	{"vllm:num_preemptions_total", "Requests put back for want of blocks.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.Preemptions) }},
 	{"vllm:prefix_cache_queries_total", "Tokens looked for in the prefix cache.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.PrefixQueries) }},
 	{"vllm:prefix_cache_hits_total", "Tokens found in the prefix cache.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.PrefixHits) }},
+	{"vllm:spec_decode_num_draft_tokens_total", "Tokens proposed by speculation.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.Proposed) }},
+	{"vllm:spec_decode_num_accepted_tokens_total", "Proposed tokens that were drawn.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.Accepted) }},
 	{"mix_compile_cache_hits_total", "Programs found in the compile cache.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.CompileHits) }},
 	{"mix_compile_cache_misses_total", "Programs that were compiled.", prometheus.CounterValue, func(s Stats) float64 { return float64(s.CompileMiss) }},
 	{"mix_program_seconds_total", "Time of the device in programs.", prometheus.CounterValue, func(s Stats) float64 { return s.ProgramSeconds }},
@@ -135,6 +140,12 @@ func (e *engineStats) Describe(out chan<- *prometheus.Desc) {
 
 // Collect sends the numbers of this moment.
 func (e *engineStats) Collect(out chan<- prometheus.Metric) {
+	// The registry collects in goroutines of its own, where a panic would end the process.
+	defer func() {
+		if v := recover(); v != nil {
+			out <- prometheus.NewInvalidMetric(e.load, fmt.Errorf("%w: %v", errPanic, v))
+		}
+	}()
 	s := e.read()
 	for i, v := range values {
 		out <- prometheus.MustNewConstMetric(e.descs[i], v.kind, v.of(s))
@@ -148,6 +159,9 @@ func (e *engineStats) Collect(out chan<- prometheus.Metric) {
 
 // scrape handles GET /metrics.
 func (s *Server) scrape(w http.ResponseWriter, r *http.Request) error {
-	promhttp.HandlerFor(s.metrics.Registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	promhttp.HandlerFor(s.metrics.Registry, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, // what can be told is told
+		ErrorLog:      slog.NewLogLogger(s.o.Log.Handler(), slog.LevelError),
+	}).ServeHTTP(w, r)
 	return nil
 }

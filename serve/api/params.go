@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"mix/serve/infer"
 )
@@ -30,7 +31,7 @@ type params struct {
 	StopTokenIDs     []*int32           `json:"stop_token_ids"`
 	IncludeStop      bool               `json:"include_stop_str_in_output"`
 	IgnoreEOS        bool               `json:"ignore_eos"`
-	Priority         int                `json:"priority"`
+	Priority         int32              `json:"priority"`
 	CacheSalt        string             `json:"cache_salt"`
 	PromptLogProbs   *int               `json:"prompt_logprobs"`
 	ReturnTokenIDs   bool               `json:"return_token_ids"`
@@ -49,15 +50,22 @@ type streamOptions struct {
 
 // Bounds of what a request may carry.
 const (
-	maxStops     = 64
-	maxStopBytes = 1024
-	maxBias      = 1024
-	maxPrompts   = 1024
+	maxStops   = 64
+	maxLetters = 1024 // of a stop string or a salt, in characters, as the OpenAPI document counts them
+	maxBias    = 1024
+	maxPrompts = 1024
+)
+
+// Kinds of jobs, in the words of traces.
+const (
+	chatting = "chat"
+	writing  = "text_completion"
 )
 
 // job asks for texts after one prompt.
 type job struct {
 	infer.Request
+	kind        string
 	stops       []string
 	includeStop bool
 	grammar     func() infer.Mask
@@ -88,7 +96,7 @@ type bound struct {
 
 // job turns the shared fields into a job without a prompt. fallback is the number of tokens for requests
 // that name none, -1 for as many as fit. follows tells that the text goes on in the middle of the prompt's.
-func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
+func (s *Server) job(p *params, kind string, fallback int, follows bool) (job, error) {
 	for _, b := range []bound{
 		{"temperature", p.Temperature, 0, 100, false},
 		{"top_p", p.TopP, 0, 1, true},
@@ -118,12 +126,12 @@ func (s *Server) job(p *params, fallback int, follows bool) (job, error) {
 		return job{}, refuse("prompt_logprobs", "prompt_logprobs is %d, want 0 to %d", *p.PromptLogProbs, infer.MaxLogProbs)
 	case p.PromptLogProbs != nil && p.Stream:
 		return job{}, refuse("prompt_logprobs", "prompt_logprobs are not streamed")
-	case len(p.CacheSalt) > maxStopBytes:
-		return job{}, refuse("cache_salt", "cache_salt has %d bytes, at most %d", len(p.CacheSalt), maxStopBytes)
+	case utf8.RuneCountInString(p.CacheSalt) > maxLetters:
+		return job{}, refuse("cache_salt", "cache_salt has %d characters, at most %d", utf8.RuneCountInString(p.CacheSalt), maxLetters)
 	}
-	j := job{includeStop: p.IncludeStop, calls: -1, follows: follows, Request: infer.Request{
+	j := job{kind: kind, includeStop: p.IncludeStop, calls: -1, follows: follows, Request: infer.Request{
 		Max: fallback, Min: p.MinTokens, IgnoreEnd: p.IgnoreEOS, LogProbs: -1, PromptLogProbs: -1,
-		Experts: p.ReturnExperts, Priority: p.Priority, Salt: p.CacheSalt,
+		Experts: p.ReturnExperts, Priority: int(p.Priority), Salt: p.CacheSalt,
 		Sampling: infer.Sampling{
 			Temperature: float32(or(p.Temperature, 1)), TopK: max(0, or(p.TopK, 0)), TopP: max(float32(or(p.TopP, 1)), math.SmallestNonzeroFloat32),
 			MinP: min(float32(or(p.MinP, 0)), math.Nextafter32(1, 0)), Repetition: float32(or(p.Repetition, 1)), Presence: float32(or(p.Presence, 0)),
@@ -190,8 +198,8 @@ func stopStrings(name string, raw json.RawMessage) ([]string, error) {
 		return nil, refuse(name, "%d stop strings, at most %d", len(list), maxStops)
 	}
 	for i, t := range list {
-		if t == "" || len(t) > maxStopBytes {
-			return nil, refuse(name, "stop string %d has %d bytes, want 1 to %d", i, len(t), maxStopBytes)
+		if n := utf8.RuneCountInString(t); n < 1 || n > maxLetters {
+			return nil, refuse(name, "stop string %d has %d characters, want 1 to %d", i, n, maxLetters)
 		}
 	}
 	return list, nil

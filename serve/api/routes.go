@@ -193,8 +193,16 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			s.o.Log.Log(context.WithoutCancel(r.Context()), level, "request", "request", id, "method", short(r.Method, 20),
 				"path", short(r.URL.Path, 100), "status", rec.status, "bytes", rec.bytes, "seconds", time.Since(start).Seconds())
 		}()
-		next.ServeHTTP(rec, r)
+		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), idKey{}, id)))
 	})
+}
+
+// idKey finds the request's id in its context.
+type idKey struct{}
+
+func requestOf(ctx context.Context) string {
+	id, _ := ctx.Value(idKey{}).(string)
+	return id
 }
 
 // shapeOf is the form of errors at a path.

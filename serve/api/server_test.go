@@ -120,6 +120,10 @@ func TestTokenizer(t *testing.T) {
 	require.EqualValues(t, 3, got.at(t, "count"))
 	got = s.ask(t, "POST", "/tokenize", `{"prompt":"","add_special_tokens":false}`)
 	require.Equal(t, []any{}, got.at(t, "tokens"))
+	for prompt, want := range map[string][]any{"</s>": {2.0}, "[INST]": {3.0}, "a</s>": {1032.0, 1468.0, 29481.0, 29535.0}} {
+		got = s.ask(t, "POST", "/tokenize", `{"prompt":"`+prompt+`","add_special_tokens":false}`)
+		require.Equal(t, want, got.at(t, "tokens"), "%s: control ids alone are made from their names", prompt)
+	}
 	got = s.ask(t, "POST", "/tokenize", `{"messages":[{"role":"user","content":"Hello"}]}`)
 	require.EqualValues(t, 4, got.at(t, "count"))
 	require.Equal(t, 400, s.ask(t, "POST", "/tokenize", `{}`).status)
@@ -298,6 +302,66 @@ func TestPanicsAndLogs(t *testing.T) {
 	require.Equal(t, "page", s.ask(t, "GET", "/", "").body)
 	require.Equal(t, 404, s.ask(t, "POST", "/", "{}").status)
 	require.Zero(t, s.inWork, "a panic leaves nothing in work")
+}
+
+// narrow is an engine with room for a few requests.
+type narrow struct {
+	*fake
+	room int64
+}
+
+func (n narrow) Submit(ctx context.Context, r infer.Request) (<-chan infer.Event, error) {
+	if n.running.Load() >= n.room {
+		return nil, infer.ErrBusy
+	}
+	return n.fake.Submit(ctx, r)
+}
+
+// TestMoreTextsThanRoom asks for more texts at once than the engine takes: they follow each other, and are those of an
+// engine that takes all.
+func TestMoreTextsThanRoom(t *testing.T) {
+	f := newFake(t)
+	const body = `{"prompt":["a","b c"],"n":9,"max_tokens":5,"seed":4,"temperature":0.7}`
+	want := newServer(t, options(f)).ask(t, "POST", "/v1/completions", body).at(t, "choices")
+	o := options(f)
+	o.Engine = narrow{f, 4}
+	s := newServer(t, o)
+	require.Equal(t, want, s.ask(t, "POST", "/v1/completions", body).at(t, "choices"))
+	stream := s.ask(t, "POST", "/v1/completions", strings.Replace(body, `{`, `{"stream":true,`, 1))
+	require.Equal(t, 18, strings.Count(stream.body, `"finish_reason":"length"`))
+	o.Engine = narrow{f, 0}
+	require.Equal(t, 429, newServer(t, o).ask(t, "POST", "/v1/completions", body).status)
+	require.Eventually(t, func() bool { return f.running.Load() == 0 }, 10*time.Second, time.Millisecond)
+}
+
+// TestPanicInAText has the goroutine of a text fail, which no handler's recovery sees.
+func TestPanicInAText(t *testing.T) {
+	var log strings.Builder
+	events := make(chan infer.Event, 1)
+	events <- infer.Event{Has: true, Token: 5}
+	pieces := make(chan piece, 1)
+	stopped := false
+	ctx := context.WithValue(t.Context(), idKey{}, "id-8")
+	x := &text{index: 3, events: events, out: pieces, end: func() { stopped = true }, metrics: NewMetrics("m"), log: slog.New(slog.NewTextHandler(&log, nil))} // no stream
+	x.run(ctx)
+	require.True(t, stopped, "the engine's work is ended")
+	p := <-pieces
+	require.Equal(t, 3, p.index)
+	require.ErrorIs(t, broken(t.Context(), p.end), errPanic)
+	require.Equal(t, http.StatusInternalServerError, asFailure(p.end.err).status)
+	require.Contains(t, log.String(), "request=id-8")
+	require.Contains(t, log.String(), "serve/api/generate.go")
+}
+
+func TestPanicInStats(t *testing.T) {
+	var log strings.Builder
+	o := options(newFake(t))
+	o.Stats, o.Log = func() Stats { panic("broken statistics") }, slog.New(slog.NewTextHandler(&log, nil))
+	got := newServer(t, o).ask(t, "GET", "/metrics", "")
+	require.Equal(t, 200, got.status)
+	require.Contains(t, got.body, "vllm:prompt_tokens_total")
+	require.NotContains(t, got.body, "vllm:num_requests_running")
+	require.Contains(t, log.String(), "broken statistics")
 }
 
 func TestOptionsAreChecked(t *testing.T) {

@@ -3,8 +3,6 @@ package api
 import (
 	"encoding/json"
 	"net/http"
-
-	"mix/graph/token"
 )
 
 // tokenizeRequest is the body of POST /tokenize: a prompt, or a conversation.
@@ -46,7 +44,7 @@ func (s *Server) idsOf(c *tokenizeRequest) ([]int32, error) {
 	case c.Prompt != nil && c.Messages != nil:
 		return nil, refuse("prompt", "both prompt and messages are given, want one")
 	case c.Prompt != nil:
-		ids, err := s.o.Tokenizer.Encode(*c.Prompt, token.EncodeOptions{BOS: or(c.AddSpecialTokens, true)})
+		ids, err := s.encode(*c.Prompt, or(c.AddSpecialTokens, true))
 		if err != nil {
 			return nil, refuse("prompt", "prompt: %s", short(err.Error(), 100))
 		}
@@ -89,26 +87,5 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) error {
 		flat[i] = *id
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"prompt": s.o.Tokenizer.Decode(flat)})
-	return nil
-}
-
-// tokenizerInfo handles GET /tokenizer_info: what evaluation harnesses ask of a tokenizer_config.json.
-func (s *Server) tokenizerInfo(w http.ResponseWriter, _ *http.Request) error {
-	t := s.o.Tokenizer
-	writeJSON(w, http.StatusOK, map[string]any{
-		"tokenizer_class":  "LlamaTokenizer",
-		"bos_token":        orNull(t.Piece(t.BOS())),
-		"eos_token":        orNull(t.Piece(t.EOS())),
-		"unk_token":        orNull(t.Piece(t.Unknown())),
-		"pad_token":        nil,
-		"bos_token_id":     t.BOS(),
-		"eos_token_id":     t.EOS(),
-		"add_bos_token":    true,
-		"add_eos_token":    false,
-		"vocab_size":       t.VocabSize(),
-		"model_max_length": s.model.Context,
-		"chat_template":    nil,
-		"template":         s.chat.String(),
-	})
 	return nil
 }

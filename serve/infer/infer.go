@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Request asks for one text after a prompt.
@@ -40,7 +41,7 @@ type Sampling struct {
 	TopP        float32 // in (0, 1], 1 for all
 	MinP        float32 // in [0, 1), 0 for all
 	Seed        uint64
-	Repetition  float32           // divides positive and multiplies negative logits of tokens seen; 1 for none
+	Repetition  float32           // divides positive and multiplies negative logits of tokens seen; 1 or 0 for none
 	Presence    float32           // subtracted from logits of tokens generated
 	Frequency   float32           // times their number, subtracted as well
 	Bias        map[int32]float32 // added to logits
@@ -48,6 +49,32 @@ type Sampling struct {
 
 // Greedy is sampling without chance or change.
 func Greedy() Sampling { return Sampling{TopP: 1, Repetition: 1} }
+
+// Validate names the first value that is out of bounds.
+func (s Sampling) Validate() error {
+	switch {
+	case !(s.Temperature >= 0 && s.Temperature <= 100):
+		return fmt.Errorf("temperature is %g, want 0 to 100", s.Temperature)
+	case s.TopK < 0 || s.TopK > 1<<30:
+		return fmt.Errorf("top-k is %d, want 0 (all) or a number of tokens", s.TopK)
+	case !(s.TopP > 0 && s.TopP <= 1):
+		return fmt.Errorf("top-p is %g, want above 0 and at most 1", s.TopP)
+	case !(s.MinP >= 0 && s.MinP < 1):
+		return fmt.Errorf("min-p is %g, want at least 0 and below 1", s.MinP)
+	case !(s.Repetition >= 0 && s.Repetition <= 100):
+		return fmt.Errorf("repetition penalty is %g, want above 0 and at most 100, or 0 for none", s.Repetition)
+	case !(s.Presence >= -2 && s.Presence <= 2):
+		return fmt.Errorf("presence penalty is %g, want -2 to 2", s.Presence)
+	case !(s.Frequency >= -2 && s.Frequency <= 2):
+		return fmt.Errorf("frequency penalty is %g, want -2 to 2", s.Frequency)
+	}
+	for id, b := range s.Bias {
+		if !(b >= -100 && b <= 100) {
+			return fmt.Errorf("bias of token %d is %g, want -100 to 100", id, b)
+		}
+	}
+	return nil
+}
 
 // Mask narrows what may be drawn next, by what was drawn.
 type Mask interface {
@@ -98,7 +125,8 @@ type Event struct {
 
 // Usage counts tokens.
 type Usage struct {
-	Prompt, Cached, Generated int // Cached: of the prompt, found in the cache
+	Prompt, Cached, Generated int           // Cached: of the prompt, found in the cache
+	Queued                    time.Duration // from Submit to the first slot
 }
 
 // Model is what an engine serves.
@@ -131,7 +159,6 @@ func (r Request) Validate(m Model) error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrRequest, fmt.Sprintf(format, args...))
 	}
-	s := r.Sampling
 	switch {
 	case len(r.Prompt) == 0:
 		return wrong("the prompt has no tokens, want at least 1")
@@ -139,31 +166,20 @@ func (r Request) Validate(m Model) error {
 		return wrong("%d to %d tokens to generate, want 0 to what is asked for", r.Min, r.Max)
 	case r.Max == 0 && len(r.Prompt) > m.Context || r.Max > 0 && len(r.Prompt) >= m.Context:
 		return fmt.Errorf("%w: %d tokens in the prompt and %d to generate, the context is %d", ErrTooLong, len(r.Prompt), r.Max, m.Context)
-	case !(s.Temperature >= 0 && s.Temperature <= 100):
-		return wrong("temperature is %g, want 0 to 100", s.Temperature)
-	case s.TopK < 0:
-		return wrong("top_k is %d, want 0 for all or a number of tokens", s.TopK)
-	case !(s.TopP > 0 && s.TopP <= 1):
-		return wrong("top_p is %g, want above 0 and at most 1", s.TopP)
-	case !(s.MinP >= 0 && s.MinP < 1):
-		return wrong("min_p is %g, want at least 0 and below 1", s.MinP)
-	case !(s.Repetition > 0 && s.Repetition <= 100):
-		return wrong("repetition_penalty is %g, want above 0 and at most 100", s.Repetition)
-	case !(s.Presence >= -2 && s.Presence <= 2):
-		return wrong("presence_penalty is %g, want -2 to 2", s.Presence)
-	case !(s.Frequency >= -2 && s.Frequency <= 2):
-		return wrong("frequency_penalty is %g, want -2 to 2", s.Frequency)
 	case r.LogProbs < -1 || r.LogProbs > MaxLogProbs || r.PromptLogProbs < -1 || r.PromptLogProbs > MaxLogProbs:
 		return wrong("%d and %d log probabilities, want -1 to %d", r.LogProbs, r.PromptLogProbs, MaxLogProbs)
+	}
+	if err := r.Sampling.Validate(); err != nil {
+		return wrong("%v", err)
 	}
 	for i, id := range r.Prompt {
 		if id < 0 || int(id) >= m.Vocab {
 			return wrong("token %d of the prompt is %d, want 0 to %d", i, id, m.Vocab-1)
 		}
 	}
-	for id, b := range s.Bias {
-		if id < 0 || int(id) >= m.Vocab || !(b >= -100 && b <= 100) {
-			return wrong("logit_bias of %d is %g, want an id of 0 to %d and a bias of -100 to 100", id, b, m.Vocab-1)
+	for id := range r.Sampling.Bias {
+		if id < 0 || int(id) >= m.Vocab {
+			return wrong("bias of token %d, want 0 to %d", id, m.Vocab-1)
 		}
 	}
 	return nil

@@ -21,6 +21,8 @@ type text struct {
 	Request
 	tokens []int32  // prompt and answer
 	places []string // what the cache holds for each token of it
+
+	guesses []int32 // after tokens, in the step that runs
 }
 
 func newDevice(o Options) *device {
@@ -56,13 +58,16 @@ func digest(kind, who string, at int, tokens []int32) string {
 
 // run does what a step says, and tells which requests are to be told a token.
 func (d *device) run(x Step) (draws []ID, err error) {
+	for _, t := range d.want {
+		t.guesses = nil
+	}
 	for _, a := range x.Admitted {
 		d.slots[a.ID] = a.Slot
 	}
 	for _, c := range x.Copies {
 		copy(d.block(c.To), d.block(c.From))
 	}
-	if c := x.Prefill; c != nil {
+	for _, c := range x.Prefill {
 		t := d.want[c.ID]
 		end := c.Start + len(c.Tokens)
 		switch {
@@ -73,7 +78,10 @@ func (d *device) run(x Step) (draws []ID, err error) {
 		case !c.Last && (end != c.Start+d.o.Chunk || c.Draw || len(c.Forks) > 0):
 			return nil, fmt.Errorf("chunk at %d to %d with a draw or cut short before the prompt's end", c.Start, end)
 		}
-		if err := d.write(c.ID, c.Slot, c.Table, c.Start, end); err != nil {
+		if at, ok := d.slots[c.ID]; !ok || at != c.Slot {
+			return nil, fmt.Errorf("request %d in slot %d, was admitted to %d", c.ID, c.Slot, at)
+		}
+		if err := d.write(c.ID, c.Table, c.Start, end); err != nil {
 			return nil, err
 		}
 		fresh := c.Last && len(t.tokens) == len(t.Prompt) && t.Max > 0
@@ -93,30 +101,63 @@ func (d *device) run(x Step) (draws []ID, err error) {
 			}
 		}
 	}
-	for _, r := range x.Decode {
+	for _, r := range slices.Concat(x.Decode, x.Ahead) {
 		t := d.want[r.ID]
+		if r.Guess {
+			if err := d.guess(r); err != nil {
+				return nil, err
+			}
+			draws = append(draws, r.ID)
+			continue
+		}
 		switch {
 		case r.Position >= len(t.tokens) || r.Position < len(t.Prompt) || r.Token != t.tokens[r.Position]:
 			return nil, fmt.Errorf("request %d: row of token %d at %d, tokens are %v", r.ID, r.Token, r.Position, t.tokens)
 		case r.Replay != (r.Position < len(t.tokens)-1):
 			return nil, fmt.Errorf("request %d: row at %d of %d tokens, replay %t", r.ID, r.Position, len(t.tokens), r.Replay)
 		}
-		if err := d.write(r.ID, r.Slot, r.Table, r.Position, r.Position+1); err != nil {
+		if err := d.write(r.ID, r.Table, r.Position, r.Position+1); err != nil {
 			return nil, err
 		}
 		if !r.Replay {
 			draws = append(draws, r.ID)
 		}
 	}
-	return draws, nil
+	return draws, d.rows(x)
+}
+
+// guess fills the place of a guessed token, the next of its request's guesses. It is of the text that has this
+// token there, so that it is right if the guess is.
+func (d *device) guess(r Row) error {
+	t := d.want[r.ID]
+	n := r.Position - len(t.tokens)
+	if n != len(t.guesses) || n+len(t.tokens)-len(t.Prompt)+2 > t.Max {
+		return fmt.Errorf("request %d: guess of token %d at %d after %d tokens and %d guesses", r.ID, r.Token, r.Position, len(t.tokens), len(t.guesses))
+	}
+	t.guesses = append(t.guesses, r.Token)
+	if len(r.Table)*d.o.Size <= r.Position {
+		return fmt.Errorf("request %d: table of %d blocks does not cover position %d", r.ID, len(r.Table), r.Position)
+	}
+	d.block(r.Table[r.Position/d.o.Size])[r.Position%d.o.Size] = digest("decode", fmt.Sprint(r.ID), r.Position, slices.Concat(t.tokens, t.guesses))
+	return nil
+}
+
+// rows checks that no two rows are in one slot or write to one place, and that a request has its own slot.
+func (d *device) rows(x Step) error {
+	slots, places := map[int]bool{}, map[int]bool{}
+	for i, r := range slices.Concat(x.Decode, x.Ahead) {
+		place := int(r.Table[r.Position/d.o.Size])*d.o.Size + r.Position%d.o.Size
+		if slots[r.Slot] || places[place] || r.Slot >= d.o.Slots || i < len(x.Decode) && d.slots[r.ID] != r.Slot {
+			return fmt.Errorf("request %d: row in slot %d at place %d", r.ID, r.Slot, place)
+		}
+		slots[r.Slot], places[place] = true, true
+	}
+	return nil
 }
 
 // write fills positions of a request whose earlier ones must hold what they should.
-func (d *device) write(id ID, slot int, table []int32, start, end int) error {
+func (d *device) write(id ID, table []int32, start, end int) error {
 	t := d.want[id]
-	if at, ok := d.slots[id]; !ok || at != slot {
-		return fmt.Errorf("request %d in slot %d, was admitted to %d", id, slot, at)
-	}
 	if len(table)*d.o.Size < end {
 		return fmt.Errorf("request %d: table of %d blocks does not cover position %d", id, len(table), end-1)
 	}

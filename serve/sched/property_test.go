@@ -18,7 +18,8 @@ func TestRandomScripts(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		size := 1 + r.IntN(3)
 		o := Options{Slots: 1 + r.IntN(5), Size: size, Chunk: size * (1 + r.IntN(3)), Blocks: 4 + r.IntN(24),
-			Context: 8 + r.IntN(40), Queue: 1 + r.IntN(12), Fork: r.IntN(2) == 0}
+			Context: 8 + r.IntN(40), Queue: 1 + r.IntN(12), Fork: r.IntN(2) == 0,
+			Chunks: r.IntN(4), Speculate: r.IntN(5)}
 		o.Watermark = r.IntN(min(4, o.Blocks))
 		w := newWorld(t, r, o)
 		for range 150 {
@@ -34,12 +35,18 @@ func TestRandomScripts(t *testing.T) {
 		all.Forks += x.Forks
 		all.Copies += x.Copies
 		all.PrefixHits += x.PrefixHits
+		all.Ahead += x.Ahead
+		all.Accepted += x.Accepted
+		all.Proposed += x.Proposed
 	}
 	// Else the test does not test what it should.
 	require.Greater(t, all.Preemptions, int64(100))
 	require.Greater(t, all.Forks, int64(100))
 	require.Greater(t, all.Copies, int64(100))
 	require.Greater(t, all.PrefixHits, int64(1000))
+	require.Greater(t, all.Ahead, int64(100))
+	require.Greater(t, all.Accepted, int64(1000))
+	require.Greater(t, all.Proposed-all.Accepted, int64(1000))
 }
 
 // world is a scheduler, a device, and what is known of their requests.
@@ -87,7 +94,7 @@ func (w *world) something() {
 // arrive makes up to three requests of one prompt, which often begins, or is all, like another's.
 func (w *world) arrive() {
 	n := 1 + w.r.IntN(w.s.o.Context)
-	q := Request{Max: w.r.IntN(12), Salt: []string{"", "", "", "b"}[w.r.IntN(4)], Whole: w.r.IntN(8) == 0}
+	q := Request{Max: w.r.IntN(12), Salt: []string{"", "", "", "b"}[w.r.IntN(4)], Whole: w.r.IntN(8) == 0, Speculate: w.r.IntN(8) > 0}
 	if w.r.IntN(3) == 0 {
 		q.Priority = w.r.IntN(3) - 1
 	}
@@ -138,7 +145,7 @@ func (w *world) next() {
 	require.NoError(w.t, err, "%s%s", x, w.s)
 	require.Equal(w.t, x.draws(), draws)
 	for _, id := range draws {
-		if !slices.Contains(w.ids, id) {
+		if !slices.Contains(w.ids, id) || !w.s.all[id].drawing { // its guess was wrong
 			continue
 		}
 		if w.r.IntN(30) == 0 { // a stop id, or cancelled before its draw is told
@@ -148,6 +155,10 @@ func (w *world) next() {
 		}
 		t := w.d.want[id]
 		token := int32(w.r.IntN(5))
+		guesses := slices.Clone(w.s.all[id].guesses)
+		if len(guesses) > 0 && w.r.IntN(2) == 0 {
+			token = guesses[0]
+		}
 		w.d.draw(id, token)
 		ended, err := w.s.Drawn(id, token)
 		require.NoError(w.t, err)
@@ -155,6 +166,8 @@ func (w *world) next() {
 		require.Equal(w.t, n-len(t.Prompt) == t.Max || n == w.s.o.Context || n > w.s.o.Blocks*w.s.o.Size, ended)
 		if ended {
 			w.gone(id)
+		} else if len(guesses) > 0 && guesses[0] == token {
+			continue // its next row is told too
 		}
 		_, err = w.s.Drawn(id, token)
 		require.Error(w.t, err)
@@ -190,8 +203,12 @@ func (w *world) order(x Step, waiting, decoding []*request) {
 		}
 	}
 	if slices.ContainsFunc(w.s.running, (*request).prefilling) {
-		require.NotNil(t, x.Prefill)
+		require.Len(t, x.Prefill, w.s.o.Chunks)
 	}
+	for _, r := range x.Ahead {
+		require.True(t, rows[r.ID], "request %d runs ahead without a row", r.ID)
+	}
+	require.LessOrEqual(t, len(x.Decode)+len(x.Ahead), w.s.o.Slots)
 	require.Equal(t, x.Idle(), len(w.s.all) == 0, "%s%s", x, w.s)
 }
 

@@ -9,7 +9,7 @@
 // Requests go by priority, lower first, then by arrival. One waits until a slot is free and the blocks of all
 // its tokens, and Watermark more, are free; none passes one before it. Prompts are prefilled one at a time, so
 // the next is admitted when the one before it is in the cache; only a better priority gets between its chunks.
-// A step has at most one chunk, and a row of each request that decodes: neither starves the other.
+// A step has at most Chunks chunks, and a row of each request that decodes: neither starves the other.
 //
 // A request that decodes takes a block more when it comes to a new one. If none is left, the last of the
 // running ones is preempted: it loses slot and blocks, waits in its old place, and later its prompt is
@@ -22,6 +22,14 @@
 // its start, generated tokens go through decode even if they are known, and only blocks of whole chunks of
 // prompts are left in the cache and taken from it. A request never takes the chunk of its last token: that one
 // gives the logits of the first draw. What was generated is not reused as a part of a later prompt.
+//
+// # Running ahead
+//
+// Rows that no request needs in a step run further tokens of those that decode: those that are known, of a
+// replay, and with Speculate guesses, what came after the last few tokens when they came before. A row is
+// computed as it would be alone, since the program writes the keys and values of all rows before it reads any.
+// A guess that the draw before it agrees with saves a step; what another one wrote is overwritten. So guesses
+// change when a token comes, never which. They take free blocks only, and nothing from the prefix cache.
 //
 // # Equal prompts
 //
@@ -43,7 +51,9 @@ type Options struct {
 	Slots     int  // requests that run at once, the rows of a decode step
 	Blocks    int  // of the cache
 	Size      int  // positions a block
-	Chunk     int  // tokens a prefill step, a multiple of Size
+	Chunk     int  // tokens of a prompt run at a time, a multiple of Size
+	Chunks    int  // chunks a step, 0 for 1
+	Speculate int  // tokens that are guessed for a request in a step, at most; 0 for none
 	Context   int  // positions a request, prompt and answer
 	Watermark int  // blocks left free for growth when a request is admitted while others run
 	Queue     int  // requests that wait, at most
@@ -61,6 +71,10 @@ func (o Options) Validate() error {
 		return fmt.Errorf("blocks of %d positions, want at least 1", o.Size)
 	case o.Chunk < 1 || o.Chunk%o.Size != 0:
 		return fmt.Errorf("chunks of %d tokens, want a multiple of the %d positions of a block", o.Chunk, o.Size)
+	case o.Chunks < 0:
+		return fmt.Errorf("%d chunks a step, want at least 1, or 0 for that", o.Chunks)
+	case o.Speculate < 0:
+		return fmt.Errorf("%d tokens guessed a step, want at least 0", o.Speculate)
 	case o.Context < 1:
 		return fmt.Errorf("context of %d positions, want at least 1", o.Context)
 	case o.Watermark < 0 || o.Watermark >= o.Blocks:
@@ -80,6 +94,8 @@ type Request struct {
 	// Whole runs the whole prompt, for results of all its positions: nothing is taken from the cache or left
 	// there.
 	Whole bool
+	// Speculate allows guesses: that the draw after a guessed token can be made before it is known to come.
+	Speculate bool
 }
 
 // ID names a request. IDs count up from 1 in the order of arrival.
@@ -98,8 +114,7 @@ type Scheduler struct {
 	seats   int        // free slots
 	drawing int        // running requests whose drawn token is to come
 	step    Step       // its memory is used again
-	chunk   Chunk
-	filled  *request   // its chunk is in the step that runs
+	filled  *request   // its chunk is the last in the step that runs
 	scored  []*request // without tokens to generate, their prompts end in the step that runs
 	stats   Stats
 }
@@ -110,6 +125,8 @@ type request struct {
 	id        ID
 	keys      []key   // of the blocks of the prompt's whole chunks
 	generated []int32 // tokens drawn
+	text      []int32 // prompt and generated, to guess from; nil for no guesses
+	guesses   []int32 // in the step that runs, those to be compared with draws that are to come
 	slot      int     // -1 waits
 	table     []int32 // blocks
 	done      int     // positions in the cache, or put there by the step that runs
@@ -147,6 +164,7 @@ func New(o Options) (*Scheduler, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	o.Chunks = max(o.Chunks, 1)
 	return &Scheduler{
 		o:      o,
 		blocks: newPool(o.Blocks),
@@ -177,13 +195,17 @@ func (s *Scheduler) Arrive(r Request) (ID, error) {
 	if !r.Whole {
 		q.keys = keys(r.Salt, r.Prompt, s.o.Chunk, s.o.Chunk/s.o.Size)
 	}
+	if s.o.Speculate > 0 && r.Speculate {
+		q.text = slices.Clone(r.Prompt)
+	}
 	s.all[q.id] = q
 	s.waiting = insert(s.waiting, q)
 	return q.id, nil
 }
 
 // Drawn tells the token that a step drew for a request: that of a row, a chunk or a fork with Draw. It ends the
-// request, and says so, if that was the last of Max tokens, of the context or of the cache.
+// request, and says so, if that was the last of Max tokens, of the context or of the cache. If the token is the
+// one that a row ahead has guessed, that row's is to be told next, else none of the guesses after it.
 func (s *Scheduler) Drawn(id ID, token int32) (ended bool, err error) {
 	r := s.all[id]
 	if r == nil || !r.drawing {
@@ -193,9 +215,20 @@ func (s *Scheduler) Drawn(id ID, token int32) (ended bool, err error) {
 		s.keep(r)
 		s.filled = nil
 	}
-	r.drawing = false
-	s.drawing--
+	guessed := len(r.guesses) > 0 && r.guesses[0] == token
+	if guessed {
+		r.guesses = r.guesses[1:]
+		r.done++
+		s.stats.Accepted++
+	} else {
+		r.guesses = nil
+		r.drawing = false
+		s.drawing--
+	}
 	r.generated = append(r.generated, token)
+	if r.text != nil {
+		r.text = append(r.text, token)
+	}
 	if len(r.generated) >= r.Max || r.known() >= s.most {
 		s.remove(r)
 		return true, nil
@@ -248,7 +281,7 @@ func (s *Scheduler) leave(r *request) {
 	for _, b := range slices.Backward(r.table) {
 		s.blocks.release(b)
 	}
-	r.table, r.done, r.kept = nil, 0, 0
+	r.table, r.guesses, r.done, r.kept = nil, nil, 0, 0
 }
 
 // cover is how many blocks hold so many positions.
@@ -276,6 +309,9 @@ type Stats struct {
 	Preemptions      int64
 	Forks            int64 // requests that joined another's prefill
 	Copies           int64 // of blocks
+	Ahead            int64 // known tokens that were replayed ahead
+	// Tokens that were guessed, and those of them that were drawn.
+	Proposed, Accepted int64
 	// Of requests when first admitted, but those with Whole: tokens of their prompts, and those of them that
 	// were in the cache.
 	PrefixQueries, PrefixHits int64

@@ -15,8 +15,10 @@ func BenchmarkStep(b *testing.B) {
 	step := func() {
 		x, err := s.Next()
 		require.NoError(b, err)
-		if c := x.Prefill; c != nil && c.Draw {
-			_, err = s.Drawn(c.ID, 1)
+		for _, c := range x.Prefill {
+			if c.Draw {
+				_, err = s.Drawn(c.ID, 1)
+			}
 		}
 		for _, r := range x.Decode {
 			if _, failed := s.Drawn(r.ID, 1); failed != nil {
@@ -38,6 +40,19 @@ func BenchmarkStep(b *testing.B) {
 			b.StartTimer()
 		}
 		step()
+	}
+}
+
+// BenchmarkPropose looks for a match in a long text that has none.
+func BenchmarkPropose(b *testing.B) {
+	text := make([]int32, 4096)
+	for i := range text {
+		text[i] = int32(i)
+	}
+	for b.Loop() {
+		if propose(text, 8) != nil {
+			b.Fatal("a match")
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 
 // script runs commands, one a line, and returns them with what came of them:
 //
-//	arrive TOKEN… [max=N] [priority=N] [salt=TEXT] [whole]
+//	arrive TOKEN… [max=N] [priority=N] [salt=TEXT] [whole] [sure]
 //	step        run the next step
 //	draw ID N   tell a drawn token
 //	run N       N steps, each with draws of 100·ID + the number of the token
@@ -82,7 +83,9 @@ func command(out *strings.Builder, s *Scheduler, name string, args []string) err
 			}
 			out.WriteString(x.String())
 			for _, id := range x.draws() {
-				draw(out, s, id, int32(100*int(id)+len(s.all[id].generated)))
+				if r := s.all[id]; r != nil && r.drawing { // else a guess was wrong, or it has ended
+					draw(out, s, id, int32(100*int(id)+len(r.generated)))
+				}
 			}
 		}
 	case name == "end" && len(args) == 1 && numbers:
@@ -110,7 +113,7 @@ func draw(out *strings.Builder, s *Scheduler, id ID, token int32) {
 
 // draws are the requests whose token a step draws, in order.
 func (x Step) draws() (ids []ID) {
-	if c := x.Prefill; c != nil {
+	for _, c := range x.Prefill {
 		if c.Draw {
 			ids = append(ids, c.ID)
 		}
@@ -120,7 +123,7 @@ func (x Step) draws() (ids []ID) {
 			}
 		}
 	}
-	for _, r := range x.Decode {
+	for _, r := range slices.Concat(x.Decode, x.Ahead) {
 		if !r.Replay {
 			ids = append(ids, r.ID)
 		}
@@ -131,7 +134,7 @@ func (x Step) draws() (ids []ID) {
 func parseOptions(text string) (Options, error) {
 	o := Options{Context: 64, Queue: 16}
 	fields := map[string]*int{"slots": &o.Slots, "blocks": &o.Blocks, "size": &o.Size, "chunk": &o.Chunk,
-		"context": &o.Context, "watermark": &o.Watermark, "queue": &o.Queue}
+		"context": &o.Context, "chunks": &o.Chunks, "speculate": &o.Speculate, "watermark": &o.Watermark, "queue": &o.Queue}
 	for _, f := range strings.Fields(text) {
 		if f == "fork" {
 			o.Fork = true
@@ -148,7 +151,7 @@ func parseOptions(text string) (Options, error) {
 }
 
 func parseRequest(args []string) (r Request, err error) {
-	r.Max = 8
+	r.Max, r.Speculate = 8, true
 	for _, a := range args {
 		k, v, named := strings.Cut(a, "=")
 		first, last, several := strings.Cut(a, "..")
@@ -156,6 +159,8 @@ func parseRequest(args []string) (r Request, err error) {
 		switch {
 		case a == "whole":
 			r.Whole = true
+		case a == "sure":
+			r.Speculate = false
 		case named && k == "salt":
 			r.Salt = v
 		case named && k == "max" && bad == nil:

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// Step is what the engine runs: first the copies, in order or all at once, then the chunk, then the rows. It is
+// Step is what the engine runs: first the copies, in order or all at once, then the chunks in order, then all rows
+// at once. It is
 // run whole, even if requests in it end meanwhile: others may share their blocks. Its slices hold until the
 // next call of Next.
 type Step struct {
@@ -14,12 +15,13 @@ type Step struct {
 	Preempted []ID       // back in the queue; what they drew is kept
 	Admitted  []Admitted // have a slot from here on
 	Copies    []Copy     // of blocks
-	Prefill   *Chunk     // nil for none
-	Decode    []Row      // best request first, a row for each that decodes
+	Prefill   []Chunk
+	Decode    []Row // best request first, a row for each that decodes
+	Ahead     []Row // further tokens of some of these, in their order and that of positions
 }
 
 // Idle tells that there is nothing to run before another request arrives.
-func (x Step) Idle() bool { return x.Prefill == nil && len(x.Decode) == 0 }
+func (x Step) Idle() bool { return len(x.Prefill) == 0 && len(x.Decode) == 0 }
 
 // Admitted is a request that got a slot.
 type Admitted struct {
@@ -55,11 +57,12 @@ type Fork struct {
 // Row is a token to be put into the cache.
 type Row struct {
 	ID       ID
-	Slot     int
+	Slot     int // of the program's rows; of Ahead, a slot whose request needs none
 	Position int
 	Token    int32
 	Table    []int32 // blocks of positions 0 to Position and perhaps further ones
 	Replay   bool    // the token after it is known; else draw one, and tell Drawn
+	Guess    bool    // tell Drawn only if the row before was told, and its token is this one
 }
 
 // Next says what to run. The step before has been run, and all its draws were told to Drawn, or their requests
@@ -77,23 +80,28 @@ func (s *Scheduler) Next() (Step, error) {
 		Preempted: x.Preempted[:0],
 		Admitted:  x.Admitted[:0],
 		Copies:    x.Copies[:0],
+		Prefill:   x.Prefill[:0],
 		Decode:    x.Decode[:0],
+		Ahead:     x.Ahead[:0],
 	}
 	s.settle()
 	s.decode()
-	if len(x.Preempted) == 0 { // else they would come back at once, and take what others lack
-		s.admit()
+	for len(x.Prefill) < s.o.Chunks {
+		s.keepFilled()
+		if len(x.Preempted) == 0 { // else they would come back at once, and take what others lack
+			s.admit()
+		}
+		if !s.prefill() {
+			break
+		}
 	}
-	s.prefill()
+	s.ahead()
 	return *x, nil
 }
 
 // settle takes in that the last step has run.
 func (s *Scheduler) settle() {
-	if s.filled != nil {
-		s.keep(s.filled)
-		s.filled = nil
-	}
+	s.keepFilled()
 	for _, r := range s.scored {
 		if s.all[r.id] != nil {
 			s.step.Finished = append(s.step.Finished, r.id)
@@ -101,6 +109,14 @@ func (s *Scheduler) settle() {
 		}
 	}
 	s.scored = s.scored[:0]
+}
+
+// keepFilled leaves the last chunk's blocks in the prefix cache: it has run, or will have before another chunk does.
+func (s *Scheduler) keepFilled() {
+	if s.filled != nil {
+		s.keep(s.filled)
+		s.filled = nil
+	}
 }
 
 // decode makes the rows, the best request's first: the last ones make room for those before them.
@@ -222,25 +238,23 @@ func (s *Scheduler) seat(r *request) {
 	r.seated = true
 }
 
-// prefill makes the chunk, of the best request that has one.
-func (s *Scheduler) prefill() {
+// prefill makes a chunk, of the best request that has one, and tells whether there is any.
+func (s *Scheduler) prefill() bool {
 	r := s.prefilling()
 	if r == nil {
-		return
+		return false
 	}
 	end := min(r.done+s.o.Chunk, len(r.Prompt))
 	last := end == len(r.Prompt)
-	s.chunk = Chunk{
-		ID: r.id, Slot: r.slot, Start: r.done, Tokens: r.Prompt[r.done:end], Table: r.table, Last: last,
-		Forks: s.chunk.Forks[:0],
-	}
+	c := Chunk{ID: r.id, Slot: r.slot, Start: r.done, Tokens: r.Prompt[r.done:end], Table: r.table, Last: last}
 	r.done = end
 	s.filled = r
 	if last {
-		s.chunk.Draw = s.first(r)
-		s.fork(r)
+		c.Draw = s.first(r)
+		c.Forks = s.fork(r)
 	}
-	s.step.Prefill = &s.chunk
+	s.step.Prefill = append(s.step.Prefill, c)
+	return true
 }
 
 // first tells whether r's first token is to be drawn in this step, in which its prompt ends.
@@ -262,19 +276,19 @@ func (s *Scheduler) draws(r *request) {
 }
 
 // fork admits the first ones of the queue that have r's prompt.
-func (s *Scheduler) fork(r *request) {
+func (s *Scheduler) fork(r *request) (forks []Fork) {
 	if !s.o.Fork || r.Whole || len(s.step.Preempted) > 0 {
-		return
+		return nil
 	}
 	n := len(r.Prompt)
 	for len(s.waiting) > 0 && s.seats > 0 {
 		q := s.waiting[0]
 		if q.Whole || q.Salt != r.Salt || !slices.Equal(q.Prompt, r.Prompt) {
-			return
+			return forks
 		}
 		// The block that the prompt ends in will be copied, if it has room for more.
 		if !s.room(s.cover(q.known())-n/s.o.Size, 0) {
-			return
+			return forks
 		}
 		for _, b := range r.table[:s.cover(n)] {
 			s.blocks.share(b)
@@ -283,6 +297,7 @@ func (s *Scheduler) fork(r *request) {
 		q.done = n
 		s.seat(q)
 		s.stats.Forks++
-		s.chunk.Forks = append(s.chunk.Forks, Fork{ID: q.id, Slot: q.slot, Draw: s.first(q)})
+		forks = append(forks, Fork{ID: q.id, Slot: q.slot, Draw: s.first(q)})
 	}
+	return forks
 }

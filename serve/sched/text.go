@@ -2,6 +2,7 @@ package sched
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -25,17 +26,20 @@ func (x Step) String() string {
 	for _, c := range x.Copies {
 		fmt.Fprintf(&t, "  copy %d to %d\n", c.From, c.To)
 	}
-	if c := x.Prefill; c != nil {
+	for _, c := range x.Prefill {
 		fmt.Fprintf(&t, "  prefill %d slot %d at %d %v blocks %v%s%s\n", c.ID, c.Slot, c.Start, c.Tokens, c.Table,
 			when(c.Last, " last"), when(c.Draw, " draw"))
 		for _, f := range c.Forks {
 			fmt.Fprintf(&t, "    fork %d slot %d%s\n", f.ID, f.Slot, when(f.Draw, " draw"))
 		}
 	}
-	for _, r := range x.Decode {
+	for _, r := range slices.Concat(x.Decode, x.Ahead) {
 		verb := "decode"
-		if r.Replay {
+		switch {
+		case r.Replay:
 			verb = "replay"
+		case r.Guess:
+			verb = "guess"
 		}
 		fmt.Fprintf(&t, "  %s %d slot %d at %d [%d] blocks %v\n", verb, r.ID, r.Slot,
 			r.Position, r.Token, r.Table)

@@ -18,6 +18,7 @@ const (
 	HeadDim Logical = "headdim" // A width of one head
 	Experts Logical = "experts" // E experts
 	FFN     Logical = "ffn"     // F hidden width of one expert
+	Pool    Logical = "pool"    // N positions of a pool of keys and values
 	Vocab   Logical = "vocab"   // V token ids
 	Rank    Logical = "rank"    // r inner width of an adapter
 )

@@ -68,6 +68,18 @@ func (d Device) Platform() (string, error) {
 	return o.Platform, err
 }
 
+// Sharding is the mesh, and what words say about it; "" is every axis of it.
+func (d Device) Sharding(words string) (m sharding.Mesh, r sharding.Rules, err error) {
+	o, err := d.options()
+	if err != nil {
+		return m, r, err
+	}
+	if r, err = sharding.For(words, o.Mesh); err != nil {
+		err = fmt.Errorf("%w: --rules: %w", cli.ErrUsage, err)
+	}
+	return o.Mesh, r, err
+}
+
 func (d Device) options() (lower.Options, error) {
 	o := lower.Options{CacheDir: d.Cache}
 	var err error
