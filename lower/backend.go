@@ -43,7 +43,8 @@ type Backend struct {
 	version string // of the plugin: what compiled programs depend on
 	log     *slog.Logger
 	closed  atomic.Bool
-	unkept  sync.Once // says that programs are not kept
+	unkept  sync.Once           // says that programs are not kept
+	emit    func(Emitted) error // takes programs instead of XLA: then there is no client; nil compiles
 
 	mu     sync.Mutex
 	dumped map[string]int // programs of each name dumped so far
@@ -80,7 +81,7 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 		return nil, fmt.Errorf("lower: %w", err)
 	}
 	b.devices = b.client.Devices()
-	b.version = fingerprint + " " + b.devices[0].Kind
+	b.version = version(fingerprint, b.devices[0].Kind)
 	return b, nil
 }
 
@@ -109,6 +110,9 @@ func (b *Backend) String() string { return BackendName }
 
 // Description names platform and devices.
 func (b *Backend) Description() string {
+	if b.client == nil {
+		return fmt.Sprintf("%s: programs for %s", BackendName, b.o.Platform)
+	}
 	name, version := b.client.Platform()
 	return fmt.Sprintf("%s: %d × %s (%s)", BackendName, len(b.devices), name, version)
 }
@@ -177,7 +181,7 @@ func (c *configured) Builder(name string) compute.Builder { return c.builder(nam
 
 // Finalize destroys the client with all its buffers and programs.
 func (b *Backend) Finalize() {
-	if b.closed.Swap(true) {
+	if b.closed.Swap(true) || b.client == nil {
 		return
 	}
 	if err := b.client.Destroy(); err != nil {

@@ -49,8 +49,11 @@ func (b *Buffer) Finalize() error {
 	if b.gone.Swap(true) {
 		return nil
 	}
-	if b.parts != nil {
+	switch {
+	case b.parts != nil:
 		return b.parts.destroy()
+	case b.b == nil: // hollow
+		return nil
 	}
 	return b.b.Destroy()
 }
@@ -68,6 +71,9 @@ func (b *Buffer) alive() error {
 func (b *Buffer) ReadInto(dst []byte) error {
 	if err := b.alive(); err != nil {
 		return err
+	}
+	if b.be.emit != nil {
+		return fmt.Errorf("lower: reading %s: %w", b.shape, ErrHollow)
 	}
 	if want := int(b.shape.ByteSize()); len(dst) != want {
 		return fmt.Errorf("lower: %d bytes to read %s into, want %d", len(dst), b.shape, want)
@@ -124,6 +130,9 @@ func (b *Buffer) Data() (flat any, err error) {
 func (b *Buffer) CopyToDevice(n compute.DeviceNum) (compute.Buffer, error) {
 	if err := b.alive(); err != nil {
 		return nil, err
+	}
+	if b.be.emit != nil {
+		return nil, fmt.Errorf("lower: copy of %s: %w", b.shape, ErrHollow)
 	}
 	if b.parts != nil {
 		return nil, fmt.Errorf("lower: copy of %s, which lies on a mesh, to device %d", b.shape, n)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/cpu"
+
+	"mix/lower/target"
 )
 
 // cache keeps compiled programs in a folder, one file each, named by the hash of all that the
@@ -49,13 +51,20 @@ func openCache(dir string, limit int64) (*cache, error) {
 	return &cache{dir, limit}, nil
 }
 
-// machine is what serialized machine code depends on beside the plugin.
-var machine = fmt.Sprintf("%s/%s %d %+v %+v", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu.X86, cpu.ARM64)
+// machine is what serialized machine code depends on beside the plugin. A GPU's is of the GPU, and may be compiled on
+// another machine.
+func machine(platform string) string {
+	m := runtime.GOOS + "/" + runtime.GOARCH
+	if platform != target.CPU {
+		return m
+	}
+	return m + fmt.Sprintf(" %d %+v %+v", runtime.NumCPU(), cpu.X86, cpu.ARM64)
+}
 
 // cacheKey hashes the program with everything that decides what its compilation gives.
-func cacheKey(text, plugin string, options []byte) string {
+func cacheKey(text, plugin, platform string, options []byte) string {
 	h := sha256.New()
-	for _, s := range []string{cacheMagic, text, plugin, string(options), os.Getenv("XLA_FLAGS"), machine} {
+	for _, s := range []string{cacheMagic, text, plugin, string(options), os.Getenv("XLA_FLAGS"), machine(platform)} {
 		fmt.Fprintf(h, "%d:", len(s))
 		h.Write([]byte(s))
 	}

@@ -17,7 +17,7 @@ func testCache(t *testing.T, limit int64) *cache {
 }
 
 func TestCacheGivesBackWhatItKeeps(t *testing.T) {
-	c, key := testCache(t, 0), cacheKey("text", "plugin", nil)
+	c, key := testCache(t, 0), cacheKey("text", "plugin", "cpu", nil)
 	require.Nil(t, c.get(key))
 	require.NoError(t, c.put(key, []byte("program")))
 	require.Equal(t, []byte("program"), c.get(key))
@@ -25,7 +25,7 @@ func TestCacheGivesBackWhatItKeeps(t *testing.T) {
 }
 
 func TestCacheIgnoresDamage(t *testing.T) {
-	c, key := testCache(t, 0), cacheKey("text", "plugin", nil)
+	c, key := testCache(t, 0), cacheKey("text", "plugin", "cpu", nil)
 	require.NoError(t, c.put(key, []byte("program")))
 	whole, err := os.ReadFile(c.path(key))
 	require.NoError(t, err)
@@ -48,14 +48,15 @@ func TestCacheIgnoresDamage(t *testing.T) {
 }
 
 func TestCacheKeyDependsOnEverything(t *testing.T) {
-	base := cacheKey("text", "plugin", []byte("options"))
-	require.Equal(t, base, cacheKey("text", "plugin", []byte("options")))
-	require.NotEqual(t, base, cacheKey("text2", "plugin", []byte("options")))
-	require.NotEqual(t, base, cacheKey("text", "plugin2", []byte("options")))
-	require.NotEqual(t, base, cacheKey("text", "plugin", []byte("options2")))
-	require.NotEqual(t, base, cacheKey("textp", "lugin", []byte("options")), "fields run together")
+	base := cacheKey("text", "plugin", "cpu", []byte("options"))
+	require.Equal(t, base, cacheKey("text", "plugin", "cpu", []byte("options")))
+	require.NotEqual(t, base, cacheKey("text2", "plugin", "cpu", []byte("options")))
+	require.NotEqual(t, base, cacheKey("text", "plugin2", "cpu", []byte("options")))
+	require.NotEqual(t, base, cacheKey("text", "plugin", "cpu", []byte("options2")))
+	require.NotEqual(t, base, cacheKey("text", "plugin", "cuda", []byte("options")))
+	require.NotEqual(t, base, cacheKey("textp", "lugin", "cpu", []byte("options")), "fields run together")
 	t.Setenv("XLA_FLAGS", "--xla_dump_to=x")
-	require.NotEqual(t, base, cacheKey("text", "plugin", []byte("options")))
+	require.NotEqual(t, base, cacheKey("text", "plugin", "cpu", []byte("options")))
 }
 
 // TestCacheDropsWhatIsUnusedLongest fills a cache of room for two entries with three.

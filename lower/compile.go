@@ -23,9 +23,13 @@ import (
 
 // compile takes a trace to an executable.
 func (b *Backend) compile(t *trace.Builder, o ProgramOptions) (*Executable, error) {
+	start := time.Now()
 	text, low, err := b.lower(t, o)
 	if err != nil {
 		return nil, err
+	}
+	if b.emit != nil {
+		return b.emitted(t, o, text, low, time.Since(start))
 	}
 	copts, devices, err := b.compileOptions(t, o)
 	if err != nil {
@@ -117,7 +121,7 @@ func (b *Backend) compileOptions(t *trace.Builder, o ProgramOptions) (copts []by
 	if n > len(b.devices) {
 		return nil, nil, fmt.Errorf("lower: program %q wants %d devices, there are %d", t.Name(), n, len(b.devices))
 	}
-	c := pjrt.CompileOptions{Replicas: replicas, Partitions: partitions, Shardy: partitions > 1, Overrides: o.Overrides}
+	c := pjrt.CompileOptions{Replicas: replicas, Partitions: partitions, Shardy: partitions > 1, Overrides: b.overrides(o)}
 	if assigned := t.Devices(); n > 1 || assigned != nil {
 		for i := range n {
 			num := i
@@ -152,7 +156,7 @@ type Stats struct {
 // load compiles text, or takes the result from the cache.
 func (b *Backend) load(name, text string, copts []byte) (*pjrt.LoadedExecutable, Stats, error) {
 	start := time.Now()
-	key := cacheKey(text, b.version, copts)
+	key := cacheKey(text, b.version, b.o.Platform, copts)
 	if stored := b.cache.get(key); stored != nil {
 		l, err := b.client.Deserialize(stored, nil)
 		if err == nil {

@@ -54,6 +54,9 @@ func newExecutable(b *Backend, t *trace.Builder, l *pjrt.LoadedExecutable, low l
 // Finalize frees the code on the device: a later run is an error. Runs already started are not
 // disturbed. Twice does nothing.
 func (e *Executable) Finalize() {
+	if e.l == nil { // emitted
+		return
+	}
 	if err := e.l.Destroy(); err != nil {
 		e.be.log.Warn("destroying a program", "program", e.name, "error", err)
 	}
@@ -76,6 +79,9 @@ func (e *Executable) Outputs() []shapes.Shape { return e.outs }
 // over; the others are freed. inputs are parameter by parameter for the first device, then for the
 // next; so are the results.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, defaultDevice compute.DeviceNum) ([]compute.Buffer, error) {
+	if e.l == nil {
+		return nil, fmt.Errorf("lower: program %q: %w", e.name, ErrHollow)
+	}
 	if e.specs != nil {
 		return nil, fmt.Errorf("lower: program %q runs on the mesh %s, want it run as a Program", e.name, e.be.o.Mesh)
 	}

@@ -82,6 +82,9 @@ type parts struct {
 // destroy frees all parts and returns the first error.
 func (p *parts) destroy() (err error) {
 	for _, b := range p.bufs {
+		if b == nil {
+			continue // hollow
+		}
 		if e := b.Destroy(); e != nil && err == nil {
 			err = e
 		}
@@ -132,6 +135,9 @@ func (b *Backend) MakeSharded(what string, shape shapes.Shape, spec sharding.Spe
 	}
 	if shape.DType.IsPacked() {
 		return nil, fmt.Errorf("%s: %s: elements under 8 bits cannot be made on a mesh", what, shape)
+	}
+	if b.emit != nil {
+		return b.hollow(shape, spec), nil
 	}
 	p := &parts{bufs: make([]*pjrt.Buffer, len(boxes)), spec: spec}
 	fail := func(err error) (*Buffer, error) {

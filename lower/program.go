@@ -160,6 +160,9 @@ func (p *Program) set(i int, b *Buffer) {
 
 // start runs the program on the arguments that are set.
 func (p *Program) start() ([]*Buffer, error) {
+	if p.e.l == nil {
+		return nil, ErrHollow
+	}
 	all := make([]Buffer, len(p.e.outs))
 	results := make([]*Buffer, len(p.e.outs))
 	for i := range all {
@@ -211,8 +214,16 @@ func (p *Program) Stats() Stats { return p.e.stats }
 // OptimizedHLO is what XLA made of the program; for the format "hlo_with_config" the bytes are an
 // HloModuleProtoWithConfig.
 func (p *Program) OptimizedHLO() (format string, code []byte, err error) {
+	if p.e.l == nil {
+		return "", nil, fmt.Errorf("lower: program %q: %w", p.e.name, ErrHollow)
+	}
 	return p.e.l.Exec.OptimizedHLO()
 }
 
 // MemoryStats are the bytes that a run needs on the device.
-func (p *Program) MemoryStats() (pjrt.MemoryStats, error) { return p.e.l.Exec.MemoryStats() }
+func (p *Program) MemoryStats() (pjrt.MemoryStats, error) {
+	if p.e.l == nil {
+		return pjrt.MemoryStats{}, fmt.Errorf("lower: program %q: %w", p.e.name, ErrHollow)
+	}
+	return p.e.l.Exec.MemoryStats()
+}

@@ -26,6 +26,9 @@ func (b *Backend) Upload(shape shapes.Shape, flat any) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if b.emit != nil {
+		return b.hollow(shape, make(sharding.Spec, shape.Rank())), nil
+	}
 	if b.o.Mesh.Devices() > 1 {
 		return b.replicate(raw, shape)
 	}
@@ -40,6 +43,9 @@ func (b *Backend) upload(n compute.DeviceNum, raw []byte, shape shapes.Shape) (*
 }
 
 func (b *Backend) fromHost(n compute.DeviceNum, raw []byte, shape shapes.Shape, sem pjrt.HostBufferSemantics, release func()) (*Buffer, error) {
+	if b.emit != nil {
+		return nil, fmt.Errorf("lower: upload of %s: %w", shape, ErrHollow)
+	}
 	d, err := b.device(n)
 	if err != nil {
 		return nil, err
@@ -67,6 +73,9 @@ func (b *Backend) NewSharedBuffer(n compute.DeviceNum, shape shapes.Shape) (comp
 // Make makes a tensor on device 0, or on every device of the mesh, whose elements fill writes, row-major, into zeroed memory; nil leaves zeros.
 // On the CPU nothing is copied. The error is fill's as it is, or one that begins with what.
 func (b *Backend) Make(what string, shape shapes.Shape, fill func(dst []byte) error) (*Buffer, error) {
+	if b.emit != nil {
+		return b.hollow(shape, make(sharding.Spec, shape.Rank())), nil
+	}
 	if b.o.Mesh.Devices() > 1 {
 		var whole func(sharding.Box, []byte) error
 		if fill != nil {

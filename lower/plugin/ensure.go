@@ -25,6 +25,7 @@ type Options struct {
 
 	// For tests; the zero values are the registry that go-xla's installer knows.
 	wheel   *wheel
+	tools   []wheel
 	locate  func(context.Context, wheel) (string, error)
 	client  *http.Client
 	backoff time.Duration // before the second try; doubles
@@ -149,7 +150,7 @@ func (o Options) explain(err error, w wheel) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrChecksum) {
 		return err
 	}
-	return fmt.Errorf("plugin: %w (%w): get the wheel %s (package %s, version %s, sha256 %s) and put it into %s, or set $%s to the folder of a plugin",
+	return fmt.Errorf("plugin: %w (%w): get the wheel %s (package %s, version %s, sha256 %s) and put it into %s, or set $%s to the folder of a plugin that has all it needs",
 		ErrDownload, err, w.file, w.pkg, w.version, w.sha256, o.CacheDir, PathEnv)
 }
 
@@ -173,6 +174,9 @@ func (o Options) place(file string, w wheel) (string, error) {
 	lib := filepath.Join(tmp, filepath.Base(path))
 	if err := installer.ExtractFileFromZip(file, w.member, lib); err != nil {
 		return "", fmt.Errorf("plugin: %s of %s: %w", w.member, w.file, err)
+	}
+	if err := os.Chmod(lib, 0o755); err != nil { // of tools, some are programs
+		return "", fmt.Errorf("plugin: %w", err)
 	}
 	p := Plugin{Platform: w.platform, Version: w.version, Wheel: w.file}
 	if p.Size, p.SHA256, err = hashFile(lib); err != nil {

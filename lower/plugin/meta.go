@@ -21,8 +21,9 @@ type Plugin struct {
 	Path     string `json:"-"`        // the library
 }
 
-// Describe returns what is known of the plugin at path. Platform, Version, SHA256 and Wheel are
-// empty if it was not installed by Ensure, or changed since.
+// Describe returns what is known of the plugin at path. Platform, Version and SHA256 are empty if it was
+// neither installed by Ensure nor by a Python installer into site-packages, or changed since; Wheel and Modified
+// are known of Ensure's alone.
 func Describe(path string) (Plugin, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -31,12 +32,15 @@ func Describe(path string) (Plugin, error) {
 	if p, err := readMeta(path); err == nil && p.Size == st.Size() {
 		return p, nil
 	}
+	if p, ok := recorded(path); ok {
+		return p, nil
+	}
 	return Plugin{Path: path, Size: st.Size()}, nil
 }
 
 // Fingerprint identifies the plugin at path for keys of compiled programs. It is cheap: of a
-// plugin that Ensure installed it is made of platform, version and the SHA-256 taken at install,
-// of any other of its real path, size and modification time.
+// plugin that Ensure or a Python installer installed it is made of platform, version and the SHA-256 noted at
+// install, the same on every machine; of any other of its real path, size and modification time.
 func Fingerprint(path string) (string, error) {
 	p, err := Describe(path)
 	if err != nil {

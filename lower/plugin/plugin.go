@@ -5,6 +5,8 @@
 //	Find: $PJRT_PLUGIN_LIBRARY_PATH → go-xla's folders → our cache
 //	Ensure: Find → lock → Find again → wheel (by hand, or download → SHA-256) → extract → fsync → rename
 //
+// EnsureTools does the same for what the CUDA plugin compiles with: ptxas and libdevice.
+//
 // The wheels are pinned by name, version and SHA-256 in wheels.go. go-xla's installer knows where
 // the package registry is; nothing here does.
 package plugin
