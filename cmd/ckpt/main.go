@@ -1,4 +1,4 @@
-// Command ckpt inspects checkpoints.
+// Command ckpt lists, converts, verifies, compares and downloads checkpoints.
 package main
 
 import (
@@ -13,12 +13,17 @@ import (
 )
 
 type command struct {
-	List list `cmd:"" help:"List the tensors of a checkpoint with shapes, dtypes and bytes, and what is wrong."`
+	List     list     `cmd:"" help:"List the tensors of a checkpoint with shapes, dtypes and bytes, and what is wrong."`
+	Convert  convert  `cmd:"" help:"Turn a checkpoint into another format, or divide it for another mesh."`
+	Plan     plan     `cmd:"" help:"Print the copies that convert would make."`
+	Verify   verify   `cmd:"" help:"Read all of a checkpoint: checksums, every element of every weight once, copies equal."`
+	Diff     diff     `cmd:"" help:"Compare the weights of two checkpoints: shapes, dtypes, largest difference."`
+	Download download `cmd:"" help:"Download a snapshot of a repository from the Hugging Face hub."`
 }
 
 type list struct {
 	flags.Device
-	Dir  string `arg:"" help:"Folder with model.safetensors, or its index and files, and config.json."`
+	Dir  string `arg:"" help:"Folder of a checkpoint of Hugging Face, ours or Megatron, with its config.json."`
 	JSON bool   `name:"json" help:"Print one JSON object instead of a table."`
 }
 
@@ -28,7 +33,7 @@ func (c *list) Run(streams *cli.IO) error {
 		return err
 	}
 	var params []axis.Param
-	config, wrong := graph.LoadConfig(c.Dir)
+	config, wrong := flags.LoadConfig(c.Dir)
 	if wrong == nil {
 		params = graph.Params(config)
 	}
@@ -50,4 +55,6 @@ func (c *list) Run(streams *cli.IO) error {
 	return err
 }
 
-func main() { cli.Main(new(command), "ckpt", "Inspect checkpoints.") }
+func main() {
+	cli.Main(new(command), "ckpt", "List, convert, verify, compare and download checkpoints.")
+}

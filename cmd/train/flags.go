@@ -91,6 +91,8 @@ type trainFlags struct {
 	MoEAuxLossType       string   `name:"moe-aux-loss-type" placeholder:"hf|megatron" help:"Its formula: transformers' over all layers together, or Megatron's, a sum over layers. Default: hf; megatron where moe-router-load-balancing-type is aux_loss."`
 	MoELoadBalancing     string   `name:"moe-router-load-balancing-type" placeholder:"S" help:"aux_loss or none, Megatron's words for its formula and for a weight of 0."`
 	MoEZLossCoeff        float64  `name:"moe-z-loss-coeff" default:"0" placeholder:"X" help:"Weight of the router's z-loss. Default: ${default}."`
+	MoECapacityFactor    float64  `name:"moe-expert-capacity-factor" default:"0" placeholder:"X" help:"An expert takes at most X times the mean of a device's rows and drops the others, in training only. Default: ${default}: none is dropped, nor below 0."`
+	MoETokenDropPolicy   string   `name:"moe-token-drop-policy" default:"probs" placeholder:"S" help:"What an expert drops: probs, the rows of the lowest weights, or position, the last ones. Default: ${default}."`
 	RecomputeGranularity string   `default:"none" placeholder:"S" help:"What the backward pass computes again: none, selective (the core of attention) or full (every layer). Default: ${default}."`
 	RecomputeMethod      string   `placeholder:"S" help:"With full: uniform."`
 	RecomputeNumLayers   *int     `placeholder:"N" help:"With full: 1, every layer from its own input."`

@@ -10,6 +10,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 
 	"mix/graph"
+	"mix/graph/composite"
 	"mix/graph/token"
 	"mix/sharding"
 	"mix/train"
@@ -106,6 +107,26 @@ func (c *command) losses(p *plan) error {
 	}
 	c.MoEAuxLossCoeff = &p.Model.AuxCoef
 	p.Balance, p.ZCoef = train.Balance(c.MoEAuxLossType), c.MoEZLossCoeff
+	return c.capacity(p)
+}
+
+// capacity reads the bound of experts. Of none, which Megatron-LM writes as -1 too, there is no policy.
+func (c *command) capacity(p *plan) error {
+	drop := composite.Drop(c.MoETokenDropPolicy)
+	if drop != composite.DropProbs && drop != composite.DropPosition {
+		return fmt.Errorf("--moe-token-drop-policy is %q, want %s or %s", drop, composite.DropProbs, composite.DropPosition)
+	}
+	if c.MoECapacityFactor <= 0 {
+		c.MoECapacityFactor = 0
+		return nil
+	}
+	if c.LoRARank > 0 {
+		return fmt.Errorf("--moe-expert-capacity-factor is %g with --lora-rank %d, want none: experts with adapters drop nothing", c.MoECapacityFactor, c.LoRARank)
+	}
+	p.Capacity = composite.Capacity{Factor: c.MoECapacityFactor, Drop: drop}
+	if err := p.Capacity.Validate(); err != nil {
+		return fmt.Errorf("--moe-expert-capacity-factor: %w", err)
+	}
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -18,15 +17,16 @@ import (
 type Options struct {
 	// Warn is told once, in one line, about the first tensor that gave a NaN or an Inf. Nil is silence.
 	Warn func(message string)
-	// Layout is Plain for a checkpoint of that layout; with "" it is found out whether it is Hub or Fused.
+	// Layout is Plain for weights under their own names; with "" it is found out what the folder holds.
 	Layout string
 }
 
-// Checkpoint is an open Hugging Face checkpoint of a model whose weights are known. Its methods may be
+// Checkpoint is an open checkpoint of a model whose weights are known, in any of the formats. Its methods may be
 // called from several goroutines at once.
 type Checkpoint struct {
 	source  *source
 	matched *matched
+	list    []axis.Param
 	params  map[string]axis.Param
 	warn    func(string)
 	once    sync.Once
@@ -35,41 +35,51 @@ type Checkpoint struct {
 	closed bool
 }
 
-// Open opens the checkpoint in a folder, one model.safetensors or the files that its index names, and
-// matches it with the weights of the model. If anything is wrong, the error is a *Problems that holds
-// all of it, or an error of the file system.
+// Open opens the checkpoint in a folder and matches it with the weights of the model. The folder is found to
+// be of Hugging Face, one model.safetensors or the files that its index names, ours, or Megatron's. If
+// anything is wrong, the error is a *Problems that holds all of it, or an error of the file system.
 func Open(dir string, params []axis.Param, o Options) (*Checkpoint, error) {
-	st, err := os.Stat(dir)
+	format, err := Detect(dir)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return nil, err
 	}
-	if !st.IsDir() {
-		return nil, fmt.Errorf("checkpoint %s: not a folder", dir)
+	switch format {
+	case Megatron:
+		s := openMegatron(dir)
+		return newCheckpoint(s.source, params, o, func() (*matched, []error) { return matchMegatron(s, params) })
+	case Mixtral:
+		s, index := openBoxes(dir)
+		return newCheckpoint(s, params, o, func() (*matched, []error) { return matchBoxes(s, index, params) })
 	}
-	return newCheckpoint(openSource(dir, inFolder(dir)), params, o)
+	return openHF(openSource(dir, inFolder(dir)), params, o)
 }
 
-// OpenFS is Open for the top folder of a file system, such as an embed.FS or a MemFS.
+// OpenFS is Open for the top folder of a file system, such as an embed.FS or a MemFS, of Hugging Face's format.
 func OpenFS(fsys fs.FS, params []axis.Param, o Options) (*Checkpoint, error) {
-	return newCheckpoint(openSource("in memory", inFS(fsys)), params, o)
+	return openHF(openSource("in memory", inFS(fsys)), params, o)
 }
 
-func newCheckpoint(s *source, params []axis.Param, o Options) (*Checkpoint, error) {
-	c := &Checkpoint{source: s, params: map[string]axis.Param{}, warn: o.Warn}
+func openHF(s *source, params []axis.Param, o Options) (*Checkpoint, error) {
+	return newCheckpoint(s, params, o, func() (*matched, []error) {
+		switch o.Layout {
+		case "":
+			return match(s, params)
+		case Plain:
+			return matchPlain(s, params)
+		}
+		return nil, []error{fmt.Errorf("layout %s, want %s or none", quote(o.Layout), Plain)}
+	})
+}
+
+func newCheckpoint(s *source, params []axis.Param, o Options, match func() (*matched, []error)) (*Checkpoint, error) {
+	c := &Checkpoint{source: s, list: params, params: map[string]axis.Param{}, warn: o.Warn}
 	for _, p := range params {
 		c.params[p.Path] = p
 	}
 	problems := s.problems
 	if len(s.files) > 0 {
 		var more []error
-		switch o.Layout {
-		case "":
-			c.matched, more = match(s, params)
-		case Plain:
-			c.matched, more = matchPlain(s, params)
-		default:
-			more = []error{fmt.Errorf("layout %s, want %s or none", quote(o.Layout), Plain)}
-		}
+		c.matched, more = match()
 		problems = slices.Concat(problems, more)
 	}
 	if len(problems) > 0 {
@@ -151,7 +161,10 @@ func (c *Checkpoint) Bytes() int64 { return c.matched.bytes }
 // DType is the type that most of those bytes have.
 func (c *Checkpoint) DType() dtypes.DType { return c.matched.dtype }
 
-// Layout is Hub, Fused or Plain.
+// Params is the weights of the model.
+func (c *Checkpoint) Params() []axis.Param { return c.list }
+
+// Layout is Hub, Fused, Plain, Boxes or Megatron.
 func (c *Checkpoint) Layout() string { return c.matched.layout }
 
 // Ignored lists the tensors that no weight needs.

@@ -14,6 +14,7 @@ var (
 	ErrExtra     = errors.New("unexpected tensor")     // a tensor has no weight
 	ErrShape     = errors.New("wrong shape")           // sizes disagree with the configuration
 	ErrDType     = errors.New("wrong dtype")           // elements are not f32, bf16 or f16
+	ErrCopies    = errors.New("copies differ")         // a weight is there twice, with other values
 )
 
 // Problems is the error of a checkpoint that cannot be used: everything that is wrong with it.

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 
 	"mix/sharding/axis"
@@ -13,7 +12,8 @@ import (
 // Report is what a checkpoint holds and what is wrong with it.
 type Report struct {
 	Dir        string        `json:"dir"`
-	Layout     string        `json:"layout"` // Hub or Fused
+	Format     string        `json:"format"` // HuggingFace, Mixtral or Megatron
+	Layout     string        `json:"layout"` // Hub, Fused, Boxes or Megatron
 	Files      []FileEntry   `json:"files"`
 	Tensors    []TensorEntry `json:"tensors"`
 	Parameters int64         `json:"parameters"` // elements of all tensors
@@ -40,18 +40,66 @@ type TensorEntry struct {
 }
 
 // Describe reads the headers of a checkpoint and checks them against the weights of its model. Without
-// weights (nil) only names are checked. The error is of the folder itself; all else is in Problems.
+// weights (nil) only the names of Hugging Face are checked. The error is of the folder itself; all else is in
+// Problems.
 func Describe(dir string, params []axis.Param) (*Report, error) {
-	st, err := os.Stat(dir)
+	format, err := Detect(dir)
 	if err != nil {
 		return nil, err
 	}
-	if !st.IsDir() {
-		return nil, fmt.Errorf("%s: not a folder", dir)
+	r := &Report{Dir: dir, Format: format, Files: []FileEntry{}, Tensors: []TensorEntry{}, Problems: []string{}}
+	var s *source
+	var match func() (*matched, []error)
+	switch format {
+	case Megatron:
+		m := openMegatron(dir)
+		s, match = m.source, func() (*matched, []error) { return matchMegatron(m, params) }
+	case Mixtral:
+		boxes, index := openBoxes(dir)
+		s, match = boxes, func() (*matched, []error) { return matchBoxes(boxes, index, params) }
+	default:
+		s = openSource(dir, inFolder(dir))
+		defer s.close()
+		r.huggingFace(s, params)
+		return r, nil
 	}
-	s := openSource(dir, inFolder(dir))
 	defer s.close()
-	r := &Report{Dir: dir, Files: []FileEntry{}, Tensors: []TensorEntry{}, Problems: []string{}}
+	for _, err := range s.problems {
+		r.Wrong(err)
+	}
+	m := &matched{}
+	if params != nil && len(s.files) > 0 {
+		var problems []error
+		m, problems = match()
+		for _, err := range problems {
+			r.Wrong(err)
+		}
+		r.Layout = m.layout
+	}
+	ignored := map[string]string{}
+	for _, i := range m.ignored {
+		ignored[i.Name] = i.Reason
+	}
+	for _, f := range s.files {
+		r.Files = append(r.Files, FileEntry{f.name, f.region.size(), len(f.infos)})
+		for _, t := range f.infos {
+			name := inFile(f, t.Name)
+			r.add(TensorEntry{Name: t.Name, File: f.name, DType: t.Format, Shape: t.Shape, Bytes: t.Bytes, Holds: m.uses[name], Ignored: ignored[name]})
+		}
+	}
+	return r, nil
+}
+
+// add adds a tensor.
+func (r *Report) add(e TensorEntry) {
+	r.Tensors = append(r.Tensors, e)
+	n, _ := formatNamed(e.DType)
+	r.Parameters += e.Bytes * 8 / int64(n.bits)
+	r.Bytes += e.Bytes
+}
+
+// huggingFace describes a checkpoint of that format.
+func (r *Report) huggingFace(s *source, params []axis.Param) {
 	for _, err := range s.problems {
 		r.Wrong(err)
 	}
@@ -80,13 +128,9 @@ func Describe(dir string, params []axis.Param) (*Report, error) {
 			case params == nil:
 				r.Wrong(fmt.Errorf("%s: %w %s: Mixtral has none of that name", f.name, ErrExtra, quote(t.Name)))
 			}
-			r.Tensors = append(r.Tensors, e)
-			n, _ := formatNamed(t.Format)
-			r.Parameters += t.Bytes * 8 / int64(n.bits)
-			r.Bytes += t.Bytes
+			r.add(e)
 		}
 	}
-	return r, nil
 }
 
 // Wrong adds a problem.

@@ -3,14 +3,19 @@
 package ckpt
 
 import (
+	"cmp"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
 
 // mapping is a file mapped into memory. Its pages belong to the kernel's cache; drop lets go of them,
 // so that what stays resident does not grow with what was read.
-type mapping []byte
+type mapping struct {
+	data  []byte
+	parts []span // that are no holes, in order
+}
 
 // mapFile maps f. It refuses what cannot be mapped, an empty file too.
 func mapFile(f *os.File, size int64) (region, bool) {
@@ -21,12 +26,20 @@ func mapFile(f *os.File, size int64) (region, bool) {
 	if err != nil {
 		return nil, false
 	}
-	return mapping(data), true
+	return mapping{data, filledParts(f, size)}, true
 }
 
-func (m mapping) size() int64                       { return int64(len(m)) }
-func (m mapping) view(off, n int64) ([]byte, error) { return m[off : off+n : off+n], nil }
-func (m mapping) close() error                      { return unix.Munmap(m) }
+func (m mapping) size() int64                       { return int64(len(m.data)) }
+func (m mapping) view(off, n int64) ([]byte, error) { return m.data[off : off+n : off+n], nil }
+func (m mapping) close() error                      { return unix.Munmap(m.data) }
+
+func (m mapping) filled(off, n int64) (all, some bool) {
+	i, _ := slices.BinarySearchFunc(m.parts, off, func(s span, off int64) int { return cmp.Compare(s.to, off+1) })
+	if i == len(m.parts) || m.parts[i].from >= off+n {
+		return false, false
+	}
+	return m.parts[i].from <= off && off+n <= m.parts[i].to, true
+}
 
 // folio is the most that the kernel maps on one fault, aligned in the file, whatever was asked for.
 const folio = 2 << 20
@@ -38,7 +51,7 @@ func (m mapping) drop(off, n int64) {
 	from := off / folio * folio
 	to := min((off+n+folio-1)/folio*folio, m.size())
 	if from < to {
-		_ = unix.Madvise(m[from:to], unix.MADV_DONTNEED)
+		_ = unix.Madvise(m.data[from:to], unix.MADV_DONTNEED)
 	}
 }
 

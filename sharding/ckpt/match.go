@@ -19,8 +19,16 @@ type matched struct {
 	extents map[string][]*extent // by path of the weight
 	uses    map[string]string    // path of the weight by name of the tensor
 	ignored []Ignored
-	bytes   int64 // of the tensors that are used
-	dtype   dtypes.DType
+	// replicas are copies of extents that other files hold, of which the first is read.
+	replicas []replica
+	bytes    int64 // of the tensors that are used
+	dtype    dtypes.DType
+}
+
+// replica is a box that lies in the files twice.
+type replica struct {
+	path string
+	a, b *extent
 }
 
 // match finds the home of every weight and the use of every tensor, or says what is wrong.

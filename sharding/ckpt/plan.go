@@ -19,7 +19,11 @@ type planned struct {
 	shape []int
 	boxes []axis.Piece // of Float32
 	layer int          // orders the tensors
+	dtype dtypes.DType // in the file
 }
+
+// bytes is the size of the tensor in the file.
+func (t *planned) bytes() int64 { return int64(elements(t.shape)) * int64(bytesOf(t.dtype)) }
 
 // plan names the tensors that hold a catalogue, in the order of use.
 func plan(params []axis.Param, layout string) ([]planned, error) {

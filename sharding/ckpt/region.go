@@ -18,16 +18,23 @@ type region interface {
 	// inside the size, does not write, and is done before close.
 	view(off, n int64) ([]byte, error)
 	drop(off, n int64) // they will not be read again soon
+	// filled says, without reading them, how many of the bytes may be other than zero: all, some or, where
+	// they are a hole of a sparse file, neither.
+	filled(off, n int64) (all, some bool)
 	close() error
 }
+
+// span is the bytes [from, to) of a file.
+type span struct{ from, to int64 }
 
 // memory is a file held in memory, such as one embedded in the program.
 type memory []byte
 
-func (m memory) size() int64                       { return int64(len(m)) }
-func (m memory) view(off, n int64) ([]byte, error) { return m[off : off+n], nil }
-func (memory) drop(int64, int64)                   {}
-func (memory) close() error                        { return nil }
+func (m memory) size() int64                        { return int64(len(m)) }
+func (m memory) view(off, n int64) ([]byte, error)  { return m[off : off+n], nil }
+func (memory) drop(int64, int64)                    {}
+func (memory) filled(int64, int64) (all, some bool) { return true, true }
+func (memory) close() error                         { return nil }
 
 // stream is a file that is read piece by piece into fresh memory.
 type stream struct {
@@ -46,8 +53,9 @@ func (s stream) view(off, n int64) ([]byte, error) {
 	return b, nil
 }
 
-func (stream) drop(int64, int64) {}
-func (s stream) close() error    { return s.Close() }
+func (stream) drop(int64, int64)                    {}
+func (stream) filled(int64, int64) (all, some bool) { return true, true }
+func (s stream) close() error                       { return s.Close() }
 
 // opener opens a file of a checkpoint by its name in the folder.
 type opener func(name string) (region, error)

@@ -104,3 +104,64 @@ func SumFolder(dir, name string) (sums []Sum, err error) {
 	})
 	return sums, err
 }
+
+// zeroBytes extends a CRC by n bytes of zero in time that grows with the digits of n alone.
+//
+// Appending a zero bit is a linear map of the CRC over GF(2); squaring the map doubles the count of bits.
+// Source: Mark Adler's crc32_combine in zlib states the idea.
+func zeroBytes(poly, crc uint32, n int64) uint32 {
+	crc = ^crc
+	for i, m := range zeroMaps(poly) {
+		if n>>i&1 != 0 {
+			crc = m.apply(crc)
+		}
+	}
+	return ^crc
+}
+
+// joinCRC is the CRC of two runs of bytes from the CRC of each; n is the length of the second.
+func joinCRC(poly, first, second uint32, n int64) uint32 {
+	// The CRC of the second run alone begins with all ones; extending the first by zeros keeps its own.
+	return zeroBytes(poly, first, n) ^ zeroBytes(poly, 0, n) ^ second
+}
+
+// bitMap is a linear map of 32 bits: entry i is the image of bit i.
+type bitMap [32]uint32
+
+func (m *bitMap) apply(v uint32) (image uint32) {
+	for i := 0; v != 0; i, v = i+1, v>>1 {
+		if v&1 != 0 {
+			image ^= m[i]
+		}
+	}
+	return image
+}
+
+func (m *bitMap) square() (s bitMap) {
+	for i := range m {
+		s[i] = m.apply(m[i])
+	}
+	return s
+}
+
+// zeroMaps are the maps of appending 2^i bytes of zero.
+var zeroMaps = func() func(poly uint32) *[62]bitMap {
+	made := map[uint32]*[62]bitMap{}
+	for _, poly := range []uint32{crc32.IEEE, crc32.Castagnoli} {
+		var m bitMap // one bit
+		for i := range m {
+			m[i] = uint32(1) << i >> 1
+		}
+		m[0] = poly
+		for range 3 {
+			m = m.square()
+		}
+		list := new([62]bitMap)
+		for i := range list {
+			list[i] = m
+			m = m.square()
+		}
+		made[poly] = list
+	}
+	return func(poly uint32) *[62]bitMap { return made[poly] }
+}()

@@ -182,10 +182,10 @@ type shard struct {
 }
 
 // split deals the tensors out to files, in order.
-func split(tensors []planned, dtype dtypes.DType, most int64) []shard {
+func split(tensors []planned, most int64) []shard {
 	shards := []shard{{}}
 	for _, t := range tensors {
-		n := int64(elements(t.shape)) * int64(bytesOf(dtype))
+		n := t.bytes()
 		last := &shards[len(shards)-1]
 		if last.bytes > 0 && last.bytes+n > most {
 			shards = append(shards, shard{})
@@ -207,7 +207,10 @@ func split(tensors []planned, dtype dtypes.DType, most int64) []shard {
 
 // writeFolder writes the files into a folder that is there.
 func writeFolder(dir string, tensors []planned, from Reader, o WriteOptions) (err error) {
-	shards := split(tensors, o.DType, o.ShardBytes)
+	for i := range tensors {
+		tensors[i].dtype = o.DType
+	}
+	shards := split(tensors, o.ShardBytes)
 	var mu sync.Mutex
 	wrote := func(s Sum, err error) error {
 		if err == nil {
@@ -250,7 +253,7 @@ func writeFolder(dir string, tensors []planned, from Reader, o WriteOptions) (er
 		}
 	}
 	if len(shards) > 1 {
-		return write(indexFile, makeIndex(shards, o.DType))
+		return write(indexFile, makeIndex(shards))
 	}
 	return nil
 }
@@ -283,7 +286,7 @@ func eachShard(shards []shard, write func(s shard, stopped func() bool) error) e
 }
 
 // makeIndex is the text of the index of a sharded checkpoint.
-func makeIndex(shards []shard, dtype dtypes.DType) []byte {
+func makeIndex(shards []shard) []byte {
 	var x struct {
 		Metadata struct {
 			Parameters int64 `json:"total_parameters"`
@@ -296,9 +299,9 @@ func makeIndex(shards []shard, dtype dtypes.DType) []byte {
 		x.Metadata.Size += s.bytes
 		for _, t := range s.tensors {
 			x.Files[t.name] = s.name
+			x.Metadata.Parameters += int64(elements(t.shape))
 		}
 	}
-	x.Metadata.Parameters = x.Metadata.Size / int64(bytesOf(dtype))
 	b, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
 		panic(err) // integers and maps of strings always have a text
