@@ -29,17 +29,19 @@ func attend(x *Node, w layer, at view, k, v *Node) (y, newK, newV *Node) {
 	key = composite.Constrain(key, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim)     // [B, G, S, A]
 	value = composite.Constrain(value, axis.Batch, axis.KVHeads, axis.Seq, axis.HeadDim) // [B, G, S, A]
 	q, key = at.rotary.Apply(q), at.rotary.Apply(key)
-	newK, newV = key, value
+	var heads *Node // [B, H, S, A]
 	switch {
 	case at.pages != nil:
-		newK, key = at.pages.page(k, key)     // [N, G, A], [B, G, C, A]
-		newV, value = at.pages.page(v, value) // [N, G, A], [B, G, C, A]
+		newK, newV = at.pages.page(k, key), at.pages.page(v, value) // [N, G, A]
+		heads = composite.PagedAttention(q, newK, newV, at.places.Query, at.pages.Read, at.places.Window)
 	case k != nil:
 		newK, newV = write(k, key, at.start), write(v, value, at.start) // [B, G, C, A]
-		key, value = newK, newV
+		heads = at.attention(q, newK, newV)
+	default:
+		newK, newV = key, value
+		heads = at.attention(q, key, value)
 	}
-	heads := at.attention(q, key, value) // [B, H, S, A]
-	y = merge(heads, w.out)              // [B, S, D]
+	y = merge(heads, w.out) // [B, S, D]
 	return composite.Constrain(y, axis.Batch, axis.Seq, axis.Embed), newK, newV
 }
 

@@ -4,6 +4,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 
+	"mix/graph/composite"
 	"mix/sharding/axis"
 )
 
@@ -74,5 +75,6 @@ func (c *Cache) capacity() int { return c.K[0].Shape().Dim(-2) }
 func write(cache, block, start *Node) *Node {
 	zero := Const(start.Graph(), int32(0))
 	after := DynamicUpdateSlice(cache, block, []*Node{zero, zero, start, zero}) // [B, G, C, A]
-	return OptimizationBarrier(after)                                           // [B, G, C, A]
+	after = OptimizationBarrier(after)                                          // [B, G, C, A]
+	return composite.Constrain(after, axis.Batch, axis.KVHeads, axis.Pool, axis.HeadDim)
 }

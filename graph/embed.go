@@ -21,6 +21,9 @@ func Embed(tokens, table *Node) *Node {
 //	table  [V, D] of x's dtype
 //	logits [..., V] float32
 func Head(x, table *Node) *Node {
+	if x.Rank() == 4 { // microbatches and sequences may both be split, which rows of them could not say
+		return ConvertDType(Einsum("mbsd,vd->mbsv", x, table), dtypes.Float32) // [M, B, S, V]
+	}
 	dims := x.Shape().Dimensions
 	rows := Reshape(x, -1, dims[len(dims)-1])                                     // [T, D]
 	logits := ConvertDType(Einsum("td,vd->tv", rows, table), dtypes.Float32)      // [T, V]

@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"fmt"
+
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 
@@ -17,6 +19,7 @@ type layer struct {
 	router     matrix // [E, D] float32
 	experts    composite.Experts
 	adapted    *adaptedExperts // in place of experts, nil without adapters
+	within     composite.Capacity
 }
 
 // matrix is a weight W, or W + B·A.
@@ -33,7 +36,7 @@ type found func(path string) *Node
 
 // layerOf puts a layer together from stacked arguments of all experts.
 func (w Weights) layerOf(at found) layer {
-	y := layer{attnNorm: ConvertDType(at(pathAttnNorm), w.dtype), moeNorm: ConvertDType(at(pathMoENorm), w.dtype),
+	y := layer{within: w.within, attnNorm: ConvertDType(at(pathAttnNorm), w.dtype), moeNorm: ConvertDType(at(pathMoENorm), w.dtype),
 		query: w.matrix(at, pathQuery, w.dtype), key: w.matrix(at, pathKey, w.dtype), value: w.matrix(at, pathValue, w.dtype),
 		out: w.matrix(at, pathOut, w.dtype), router: w.matrix(at, pathRouter, dtypes.Float32)}
 	if at(pathGate) == nil {
@@ -103,14 +106,20 @@ func (m matrix) grouped(rows, sizes *Node) *Node {
 
 // moe is the experts' answer for T tokens.
 //
-//	rows [T, D], chosen [T, K] int32, weights [T, K] float32, y [T, D]
-func (y layer) moe(rows, chosen, weights *Node) *Node {
-	if y.adapted == nil {
-		return composite.RoutedExperts(rows, chosen, weights, y.experts)
+//	rows [T, D], chosen [T, K] int32, weights [T, K] float32, answer [T, D]
+//	dropped [] float32, how many of the T·K rows found no room; nil without a capacity
+func (y layer) moe(rows, chosen, weights *Node) (answer, dropped *Node) {
+	switch {
+	case y.adapted == nil && y.within.Bounds():
+		return composite.RoutedExpertsWithin(rows, chosen, weights, y.experts, y.within)
+	case y.adapted == nil:
+		return composite.RoutedExperts(rows, chosen, weights, y.experts), nil
+	case y.within.Bounds():
+		panic(fmt.Errorf("experts with adapters and a capacity of %g times the mean, want no capacity", y.within.Factor))
 	}
 	x := y.adapted
 	rows, place, sizes := composite.Dispatch(rows, chosen, x.gate.w.Shape().Dim(0)) // [R, D], [R], [E]
 	g, u := x.gate.grouped(rows, sizes), x.up.grouped(rows, sizes)                  // [R, F] both
 	rows = x.down.grouped(Mul(Mul(g, Sigmoid(g)), u), sizes)                        // [R, D]
-	return composite.Combine(rows, place, weights)                                  // [T, D]
+	return composite.Combine(rows, place, weights), nil                             // [T, D]
 }

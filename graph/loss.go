@@ -53,6 +53,10 @@ type RouterSums struct {
 	Routed *Node // [L, E] float32, (row, choice) pairs sent to each expert; carries no gradient
 	Probs  *Node // [L, E] float32, softmax over all experts
 	Z      *Node // [] float32, (log Σ exp logits)² over the rows of all layers
+
+	// Dropped is how many (row, choice) pairs of all layers found no room, rows that do not count among them, [] float32.
+	// It carries no gradient, and is nil without a capacity.
+	Dropped *Node
 }
 
 // SumRouter sums what the routers of all layers gave for T rows.
@@ -81,10 +85,22 @@ func SumRouter(logits, chosen, mask *Node) RouterSums {
 }
 
 // Nodes lists the sums, RouterSumsOf takes such a list.
-func (s RouterSums) Nodes() []*Node { return []*Node{s.Rows, s.Routed, s.Probs, s.Z} }
+func (s RouterSums) Nodes() []*Node {
+	all := []*Node{s.Rows, s.Routed, s.Probs, s.Z}
+	if s.Dropped != nil {
+		all = append(all, s.Dropped)
+	}
+	return all
+}
 
 // RouterSumsOf is the inverse of Nodes.
-func RouterSumsOf(n []*Node) RouterSums { return RouterSums{n[0], n[1], n[2], n[3]} }
+func RouterSumsOf(n []*Node) RouterSums {
+	s := RouterSums{Rows: n[0], Routed: n[1], Probs: n[2], Z: n[3]}
+	if len(n) > 4 {
+		s.Dropped = n[4]
+	}
+	return s
+}
 
 // LoadBalance is E·Σ_e f_e·P_e over the rows of all layers together: f_e is the number of (row, choice)
 // pairs routed to expert e per row, P_e the mean probability. Balanced routing gives K. [] float32.

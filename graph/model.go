@@ -41,6 +41,7 @@ type Result struct {
 	RouterLogits  *Node // [L, T, E] float32
 	RouterWeights *Node // [L, T, K] float32
 	RouterChosen  *Node // [L, T, K] int32
+	RouterDropped *Node // [L] float32, (row, choice) pairs that found no room; nil without a capacity
 	Layers        *Node // [L, B, S, D] the residual stream after each layer
 	AttnOut       *Node // [L, B, S, D]
 	MoEOut        *Node // [L, B, S, D]
@@ -95,6 +96,9 @@ func runAt(c Config, w Weights, tokens *Node, at view, cache *Cache, keep Keep, 
 	if keep >= KeepRouter {
 		r.RouterLogits, r.RouterWeights, r.RouterChosen = kept[0], kept[1], kept[2]
 	}
+	if keep >= KeepRouter && w.within.Bounds() {
+		r.RouterDropped = kept[len(kept)-1]
+	}
 	if keep >= KeepAll {
 		r.Layers, r.AttnOut, r.MoEOut = kept[3], kept[4], kept[5]
 	}
@@ -147,6 +151,9 @@ func (tr LayerTrace) trace(keep Keep) []*Node {
 	if keep >= KeepAll {
 		out = append(out, tr.Hidden, tr.AttnOut, tr.MoEOut)
 	}
+	if keep >= KeepRouter && tr.Dropped != nil {
+		out = append(out, tr.Dropped)
+	}
 	return out
 }
 
@@ -180,7 +187,10 @@ func splitLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Keep)
 
 // stackedLayers scans the layers.
 func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Keep, scan scanner) (y *Node, after *Cache, kept []*Node) {
-	shared := []*Node{at.places.Query, at.places.Key, at.rotary.cos, at.rotary.sin}
+	shared := []*Node{at.places.Query, at.rotary.cos, at.rotary.sin}
+	if at.places.Key != nil {
+		shared = append(shared, at.places.Key)
+	}
 	if at.start != nil {
 		shared = append(shared, at.start)
 	}
@@ -198,13 +208,16 @@ func stackedLayers(c Config, w Weights, x *Node, at view, cache *Cache, keep Kee
 		one := cache.K[0].Shape().Dimensions[max(w.lead, 1):]
 		outs = append(outs, shape(cache.K[0].DType(), one...), shape(cache.V[0].DType(), one...))
 	}
-	outs = append(outs, traceShapes(c, x, keep)...)
+	outs = append(outs, traceShapes(c, w, x, keep)...)
 	in := composite.Scanned{Carry: []*Node{x}, Shared: shared, Stacked: stacked, Frozen: w.nodesOf(frozen), Lead: w.lead}
 	last, all := scan(in, outs, func(in composite.Scanned) (next, outs []*Node) {
 		here := at
-		here.places.Query, here.places.Key = in.Shared[0], in.Shared[1]
-		here.rotary = Rotary{in.Shared[2], in.Shared[3]}
-		rest := in.Shared[4:]
+		here.places.Query = in.Shared[0]
+		here.rotary = Rotary{in.Shared[1], in.Shared[2]}
+		rest := in.Shared[3:]
+		if at.places.Key != nil {
+			here.places.Key, rest = rest[0], rest[1:]
+		}
 		if at.start != nil {
 			here.start, rest = rest[0], rest[1:]
 		}
@@ -249,7 +262,7 @@ func slicesBy(trained []string, slices []*Node, frozen []string, fixed []*Node) 
 }
 
 // traceShapes are the shapes of LayerTrace.trace's values.
-func traceShapes(c Config, x *Node, keep Keep) []shapes.Shape {
+func traceShapes(c Config, w Weights, x *Node, keep Keep) []shapes.Shape {
 	tokens := x.Shape().Dim(0) * x.Shape().Dim(1)
 	var out []shapes.Shape
 	if keep >= KeepRouter {
@@ -257,6 +270,9 @@ func traceShapes(c Config, x *Node, keep Keep) []shapes.Shape {
 	}
 	if keep >= KeepAll {
 		out = append(out, x.Shape(), x.Shape(), x.Shape())
+	}
+	if keep >= KeepRouter && w.within.Bounds() {
+		out = append(out, shape(dtypes.Float32))
 	}
 	return out
 }

@@ -57,28 +57,24 @@ func RunPaged(c Config, w Weights, in Paged, pages *Pages, keep Keep) (r Result,
 	at := view{pages: &in}
 	at.rotary = RotaryAngles(in.Positions, c.HeadDim, c.RopeTheta)
 	at.places.Query = in.Positions
-	b, s := in.Read.Shape().Dim(0), in.Read.Shape().Dim(1)
-	at.places.Key = Iota(in.Tokens.Graph(), shape(dtypes.Int32, b, s), 1) // [B, C]
 	at.places.Window = c.Window
 	r = runAt(c, w, in.Tokens, at, &Cache{K: pages.K, V: pages.V}, keep, composite.Scan)
 	return r, &Pages{K: r.Cache.K, V: r.Cache.V}
 }
 
-// page puts new keys or values [B, G, S, A] into a pool [N, G, A], and returns the pool and what the sequences
-// have in it, [B, G, C, A]. The barrier is that of write.
-func (p *Paged) page(pool, block *Node) (after, all *Node) {
+// page puts new keys or values [B, G, S, A] into a pool [N, G, A], and returns the pool. The barrier is that of write.
+func (p *Paged) page(pool, block *Node) (after *Node) {
 	g, a := block.Shape().Dim(1), block.Shape().Dim(3)
-	rows := Reshape(Transpose(block, 1, 2), -1, g, a)                       // [B·S, G, A]
-	at := Reshape(p.Write, -1, 1)                                           // [B·S, 1]
-	after = OptimizationBarrier(ScatterUpdate(pool, at, rows, false, true)) // [N, G, A]
-	return after, Transpose(Gather(after, InsertAxes(p.Read, -1)), 1, 2)    // [B, G, C, A]
+	rows := Reshape(Transpose(block, 1, 2), -1, g, a)                               // [B·S, G, A]
+	after = OptimizationBarrier(composite.PutRows(pool, Reshape(p.Write, -1), rows)) // [N, G, A]
+	return composite.Constrain(after, axis.Pool, axis.KVHeads, axis.HeadDim)
 }
 
 // Copy is the pool with the positions to, [P] int32 and all different, as the positions from are.
 func (p *Pages) Copy(from, to *Node) *Pages {
 	each := func(pool *Node) *Node {
 		if pool.Rank() == 3 {
-			return ScatterUpdate(pool, InsertAxes(to, -1), Gather(pool, InsertAxes(from, -1)), false, true) // [N, G, A]
+			return composite.PutRows(pool, to, Gather(pool, InsertAxes(from, -1))) // [N, G, A]
 		}
 		// Of all layers at once: positions come first for it.
 		at := pool.Rank() - 3
@@ -97,9 +93,9 @@ func (p *Pages) Copy(from, to *Node) *Pages {
 				back = append(back, i)
 			}
 		}
-		moved := TransposeAllAxes(pool, order...)                                                          // [N, L…, G, A]
-		moved = ScatterUpdate(moved, InsertAxes(to, -1), Gather(moved, InsertAxes(from, -1)), false, true) // [N, L…, G, A]
-		return TransposeAllAxes(moved, back...)                                                            // [L…, N, G, A]
+		moved := TransposeAllAxes(pool, order...)                                 // [N, L…, G, A]
+		moved = composite.PutRows(moved, to, Gather(moved, InsertAxes(from, -1))) // [N, L…, G, A]
+		return TransposeAllAxes(moved, back...)                                   // [L…, N, G, A]
 	}
 	out := &Pages{}
 	for i := range p.K {

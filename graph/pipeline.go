@@ -32,6 +32,9 @@ func RunPiped(c Config, w Weights, in Inputs, again Recompute) (hidden *Node, ro
 	}
 	one := shape(dtypes.Int32, in.Tokens.Shape().Dimensions[1:]...) // [B, S]
 	outs := []shapes.Shape{shape(dtypes.Float32, c.Experts), shape(dtypes.Float32, c.Experts), shape(dtypes.Float32)}
+	if w.within.Bounds() {
+		outs = append(outs, shape(dtypes.Float32))
+	}
 	last, all := composite.ScanForGradient(scanned, outs, func(s composite.Scanned) (next, outs []*Node) {
 		here, each := Inputs{}, s.Each
 		if in.Positions != nil {
@@ -44,12 +47,19 @@ func RunPiped(c Config, w Weights, in Inputs, again Recompute) (hidden *Node, ro
 		at := viewAt(c, w, g, one, here, nil)
 		y, _, _, tr := block(c, s.Carry[0], w.layerOf(slicesBy(trained, s.Stacked, frozen, s.Frozen)), at, nil, nil) // [B, S, D]
 		sums := SumRouter(InsertAxes(tr.Logits, 0), InsertAxes(tr.Chosen, 0), rowsThatCount(here.Segments))
-		return []*Node{y}, []*Node{Squeeze(sums.Routed, 0), Squeeze(sums.Probs, 0), sums.Z}
+		outs = []*Node{Squeeze(sums.Routed, 0), Squeeze(sums.Probs, 0), sums.Z}
+		if tr.Dropped != nil {
+			outs = append(outs, tr.Dropped)
+		}
+		return []*Node{y}, outs
 	})
 	x = composite.Constrain(last[0], axis.Micro, axis.Batch, axis.Seq, axis.Embed) // [M, B, S, D]
 	hidden = RMSNorm(x, ConvertDType(w.at(pathFinalNorm), w.dtype), c.NormEps)     // [M, B, S, D]
 	of := func(x *Node) *Node { return Reshape(ReduceSum(x, -2), -1, c.Experts) }  // [L…, M, E] to [L, E]
 	router = RouterSums{Routed: of(all[0]), Probs: of(all[1]), Z: ReduceAllSum(all[2])}
+	if w.within.Bounds() {
+		router.Dropped = StopGradient(ReduceAllSum(all[3]))
+	}
 	if in.Segments == nil {
 		router.Rows = Const(x.Graph(), float32(in.Tokens.Shape().Size()))
 	} else {

@@ -8,6 +8,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 
+	"mix/graph/composite"
 	"mix/sharding/axis"
 )
 
@@ -18,7 +19,8 @@ type Weights struct {
 	dtype  dtypes.DType // that matrices and norms are computed with
 	scale  float64      // of the adapters
 	again  Recompute
-	lead   int // leading axes that count layers, in the Stacked layout; 0 is one
+	within composite.Capacity // of the experts
+	lead   int                // leading axes that count layers, in the Stacked layout; 0 is one
 }
 
 // Declare makes one parameter of g for each piece of the layout, named for the piece, in Pieces' order.
@@ -50,6 +52,13 @@ func (w Weights) In(dtype dtypes.DType) Weights {
 // of a pipeline. nodes have such shapes.
 func (w Weights) Staged() Weights {
 	w.lead = 3
+	return w
+}
+
+// Within is the same weights, whose experts take rows up to a capacity and count those that they drop. Models are served
+// and judged without one. Not with adapters.
+func (w Weights) Within(c composite.Capacity) Weights {
+	w.within = c
 	return w
 }
 

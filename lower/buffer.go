@@ -106,17 +106,30 @@ func (b *Buffer) Wait() error {
 	if err := b.alive(); err != nil {
 		return err
 	}
-	ev, err := b.b.Ready()
+	switch {
+	case b.be.emit != nil:
+		return fmt.Errorf("lower: waiting for %s: %w", b.shape, ErrHollow)
+	case b.parts != nil:
+		return b.parts.wait()
+	}
+	return wait(b.b)
+}
+
+func wait(b *pjrt.Buffer) error {
+	ev, err := b.Ready()
 	if err != nil {
 		return err
 	}
 	return ev.Wait()
 }
 
-// Address is where the elements are in device memory, for tests of what is in place.
+// Address is where the elements are in device memory, on a mesh in the first device's, for tests of what is in place.
 func (b *Buffer) Address() (uintptr, error) {
 	if err := b.alive(); err != nil {
 		return 0, err
+	}
+	if b.be.emit != nil {
+		return 0, fmt.Errorf("lower: address of %s: %w", b.shape, ErrHollow)
 	}
 	return b.b.UnsafePointer()
 }

@@ -92,6 +92,16 @@ func (p *parts) destroy() (err error) {
 	return err
 }
 
+// wait returns when all parts are there, or with the error of one of them.
+func (p *parts) wait() error {
+	for _, b := range p.bufs {
+		if err := wait(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // read copies the tensor's elements into dst, each box from one of the devices that hold it.
 func (p *parts) read(m sharding.Mesh, shape shapes.Shape, dst []byte) error {
 	boxes, err := sharding.Boxes(p.spec, m, shape.Dimensions)
@@ -150,9 +160,11 @@ func (b *Backend) MakeSharded(what string, shape shapes.Shape, spec sharding.Spe
 			continue
 		}
 		local := shapes.Make(shape.DType, box.Size...)
-		block, err := b.Alloc(int64(local.ByteSize()))
-		if err != nil {
-			return fail(fmt.Errorf("%s: %w", what, err))
+		block := new(HostBlock) // of no elements
+		if n := int64(local.ByteSize()); n > 0 {
+			if block, err = b.Alloc(n); err != nil {
+				return fail(fmt.Errorf("%s: %w", what, err))
+			}
 		}
 		if fill != nil {
 			if err := fill(box, block.Bytes()); err != nil {

@@ -219,8 +219,8 @@ func TestPipelines(t *testing.T) {
 		rounds, micro int
 		again         graph.Recompute
 	}{
-		{"pipe=2", 2, 4, graph.RecomputeNothing},   // microbatches wait for the next round
-		{"pipe=2", 1, 1, graph.RecomputeAttention}, // which do not divide over the stages
+		{"pipe=2", 2, 4, graph.RecomputeNothing}, // microbatches wait for the next round
+		{"pipe=2", 1, 2, graph.RecomputeAttention},
 		{"pipe=4", 1, 8, graph.RecomputeNothing},
 		{"pipe=2 data=2", 1, 4, graph.RecomputeNothing},
 	} {

@@ -94,6 +94,15 @@ func newFeed(rows, tokens, context, size int) *feed {
 
 func (f *feed) all() []argument { return []argument{f.tokens, f.positions, f.write, f.read, f.last} }
 
+// of are the arguments of a program that gives the logits of one in so many tokens: it takes the last one's place,
+// unless it gives those of every token.
+func (f *feed) of(tokens int) []argument {
+	if tokens == 1 {
+		return f.all()[:4]
+	}
+	return f.all()
+}
+
 // see lets a row read the blocks of a table, and place 0 for the positions behind them: those are not seen, and
 // one place that is read often costs less than many.
 func (f *feed) see(row int, table []int32) {

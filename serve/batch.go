@@ -26,10 +26,19 @@ func (b *Batcher) run(step sched.Step) error {
 		}
 	}
 	if len(step.Decode) > 0 {
-		return b.decode(step.Decode, step.Ahead)
+		if err := b.decode(step.Decode, step.Ahead); err != nil {
+			return err
+		}
+	}
+	if len(b.work.pending) >= unasked {
+		return b.rest()
 	}
 	return nil
 }
+
+// unasked is how many programs may be started before one is waited for. Prompts without a draw ask for nothing: without a
+// bound, what is kept of each would pile up as long as they come.
+const unasked = 32
 
 // rest waits for the programs whose results nobody has asked for.
 func (b *Batcher) rest() error {
@@ -93,9 +102,9 @@ func (b *Batcher) prefill(c sched.Chunk) error {
 	f.see(0, c.Table)
 	f.last.set(0, int32(n-1))
 	scored := j != nil && j.r.PromptLogProbs >= 0
-	program, args := b.paged.prefill, f.all()
+	program, args := b.paged.prefill, f.of(b.o.Chunk)
 	if scored {
-		program, args = b.paged.scored, args[:4] // all places but for the last one
+		program, args = b.paged.scored, f.of(1) // all places but for the last one
 	}
 	outs, err := b.pooled(program, 2, args...)
 	if err != nil {
@@ -121,10 +130,21 @@ func (b *Batcher) prefill(c sched.Chunk) error {
 		}
 		defer free(logits)
 	}
-	if !c.Draw {
-		return nil
+	var draws []sched.ID
+	if c.Draw {
+		draws = append(draws, c.ID)
 	}
-	return b.drawFor([]drawn{{id: c.ID, row: 0, token: n - 1, position: c.Start + n}}, 1, logits, experts)
+	for _, fork := range c.Forks {
+		if fork.Draw {
+			draws = append(draws, fork.ID)
+		}
+	}
+	for _, id := range draws { // from the same logits, each in its own way
+		if err := b.drawFor([]drawn{{id: id, row: 0, token: n - 1, position: c.Start + n}}, 1, logits, experts); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // decode puts a token of every decoding request into the pool, and tokens ahead of these, and draws the next ones.
@@ -156,7 +176,7 @@ func (b *Batcher) decode(rows, ahead []sched.Row) error {
 			f.see(i, nil)
 		}
 	}
-	outs, err := b.pooled(b.paged.decode, 2, f.tokens, f.positions, f.write, f.read)
+	outs, err := b.pooled(b.paged.decode, 2, f.of(1)...)
 	if err != nil {
 		return err
 	}

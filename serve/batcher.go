@@ -20,7 +20,7 @@ type BatchOptions struct {
 	Block   int // positions of a block of the pool
 	Context int // longest sequence, 0 for the model's
 	Blocks  int // of the pool, 0 for what all slots need at their longest
-	Queue   int // requests that may wait, 0 for 1024
+	Queue   int // requests that may wait beyond those, 0 for 1024, less for none
 
 	// Speculate is how many tokens are guessed for a request in a step, at most: what came after its last few
 	// tokens when they came before. They run in rows that no other request needs, and change no answer. Requests
@@ -70,6 +70,7 @@ func NewBatcher(ctx context.Context, e *Engine, o BatchOptions, ends []int32) (*
 	if o.Queue == 0 {
 		o.Queue = 1024
 	}
+	o.Queue = max(o.Queue, 0)
 	if o.Chunks == 0 {
 		o.Chunks = 4
 	}
@@ -84,7 +85,8 @@ func NewBatcher(ctx context.Context, e *Engine, o BatchOptions, ends []int32) (*
 	if o.Blocks == 0 {
 		o.Blocks = o.Slots * (o.Context / o.Block)
 	}
-	s, err := sched.New(sched.Options{Slots: o.Slots, Blocks: o.Blocks, Size: o.Block, Chunk: o.Chunk, Chunks: o.Chunks, Speculate: o.Speculate, Context: min(o.Context, e.cfg.Context), Queue: o.Queue})
+	s, err := sched.New(sched.Options{Slots: o.Slots, Blocks: o.Blocks, Size: o.Block, Chunk: o.Chunk, Chunks: o.Chunks, Speculate: o.Speculate, Context: min(o.Context, e.cfg.Context), Queue: o.Queue,
+		Fork: true})
 	if err != nil {
 		return nil, fmt.Errorf("batcher: %w", err)
 	}
@@ -110,6 +112,13 @@ func (b *Batcher) Ready() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return !b.closed && b.failed == nil
+}
+
+// Failed implements infer.Failing.
+func (b *Batcher) Failed() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed
 }
 
 // Submit implements infer.Engine.

@@ -28,7 +28,7 @@ type Reader = ckpt.Reader
 // Options of an engine.
 type Options struct {
 	DType  dtypes.DType // of weights, activations and cache: Float32 or BFloat16
-	Layout string       // of the weights, by graph's name; "" is what the target wants
+	Layout string       // of the weights, by graph's name; "" is what the target wants. A mesh may take another
 
 	// Loading is told of the bytes of weights that are on the device. nil for nobody.
 	Loading func(done, total int64)
@@ -44,7 +44,7 @@ type Engine struct {
 	layout  graph.Layout
 	o       Options
 	place   sharding.Placement
-	held    resident // the weights, as programs have them
+	kept    resident // the weights, as programs have them
 	weights []*lower.Buffer
 
 	mu       sync.Mutex
@@ -113,14 +113,14 @@ func (e *Engine) Close() {
 // load moves every piece to the device.
 func (e *Engine) load(ctx context.Context, r Reader) error {
 	var done, total int64
-	for _, q := range e.held.pieces {
+	for _, q := range e.kept.pieces {
 		total += int64(q.Bytes())
 	}
-	for i, q := range e.held.pieces {
+	for i, q := range e.kept.pieces {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := e.be.MakePiece("engine: weight "+q.Name, q, e.held.specs[i], e.place, r.Read)
+		b, err := e.be.MakePiece("engine: weight "+q.Name, q, e.kept.specs[i], e.place, r.Read)
 		if err != nil {
 			return err
 		}

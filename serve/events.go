@@ -66,11 +66,24 @@ func (q *events) pump() {
 			select {
 			case q.out <- e:
 			case <-q.ctx.Done():
-				select { // there is room, or a reader, or it is lost
-				case q.out <- e:
-				default:
-				}
+				q.squeeze(e)
 			}
+		}
+	}
+}
+
+// squeeze hands out an event that nobody may be there to take. The oldest ones give way, so that the last is among those
+// that a reader finds.
+func (q *events) squeeze(e infer.Event) {
+	for {
+		select {
+		case q.out <- e:
+			return
+		default:
+		}
+		select {
+		case <-q.out:
+		default:
 		}
 	}
 }

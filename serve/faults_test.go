@@ -185,6 +185,7 @@ func TestFailedStep(t *testing.T) {
 	require.Equal(t, infer.FinishError, a.last.Finish)
 	require.ErrorContains(t, a.last.Err, "step ")
 	require.False(t, b.Ready())
+	require.ErrorContains(t, b.Failed(), "step ")
 	_, err := b.Submit(t.Context(), simple(5))
 	require.ErrorContains(t, err, "step ")
 	require.Zero(t, b.Stats().Used)

@@ -112,9 +112,9 @@ func (p *paged) close() {
 	p.pool = nil
 }
 
-// forward takes tokens, positions and writes [B, S], reads [B, C] all int32, where S > 1 and not
-// all is true the place [] int32 whose logits are wanted, then the pool. It returns logits, [B, V] of the last place or [S, V] of every one where all is true,
-// the experts [L, B·S, K] int32 and the pool.
+// forward takes tokens, positions and writes [B, S] and reads [B, C], all int32; where S > 1 and all is false the place
+// [] int32 whose logits are wanted; then the pool. It returns logits, [B, V] of that place or, where all is true,
+// [S, V] of every one; the experts [L, B·S, K] int32; and the pool.
 func (p *paged) forward(name string, rows, tokens int, all bool) (*lower.Program, error) {
 	name = fmt.Sprintf("%s_%d_%d_of_%d_%d", name, rows, tokens, p.context, p.positions)
 	c := p.e.cfg

@@ -26,7 +26,7 @@ func (e *Engine) lay() (err error) {
 		e.layout = graph.PerLayer
 	}
 	params := graph.Params(e.cfg)
-	e.held, err = e.placed(graph.Pieces(e.cfg, e.layout, e.o.DType), func(path string) (axis.Param, error) {
+	e.kept, err = e.placed(graph.Pieces(e.cfg, e.layout, e.o.DType), func(path string) (axis.Param, error) {
 		if i := slices.IndexFunc(params, func(p axis.Param) bool { return p.Path == path }); i >= 0 {
 			return params[i], nil
 		}
@@ -41,6 +41,7 @@ type resident struct {
 	specs  []sharding.Spec
 }
 
+// placed lays out pieces as programs have them. of gives the parameter that a piece is of, by its path.
 func (e *Engine) placed(pieces []axis.Piece, of func(path string) (axis.Param, error)) (h resident, err error) {
 	if h.pieces, err = e.place.Staged(pieces, of); err != nil {
 		return h, fmt.Errorf("engine: %w", err)
@@ -112,10 +113,10 @@ func (h resident) placedIn(o lower.ProgramOptions) lower.ProgramOptions {
 // declareWeights makes the parameters of the weights, the first of a program.
 func (e *Engine) declareWeights(g *gx.Graph) graph.Weights {
 	var nodes []*gx.Node
-	for _, q := range e.held.pieces {
+	for _, q := range e.kept.pieces {
 		nodes = append(nodes, gx.Parameter(g, q.Name, shapes.Make(q.DType, q.Shape...)))
 	}
-	w := graph.NewWeights(e.layout, e.o.DType, e.held.pieces, nodes)
+	w := graph.NewWeights(e.layout, e.o.DType, e.kept.pieces, nodes)
 	if e.place.Circle != nil {
 		w = w.Staged()
 	}

@@ -13,7 +13,7 @@ import (
 
 // compile builds a program once, binds the weights and keeps it.
 func (e *Engine) compile(name string, o lower.ProgramOptions, build func(g *gx.Graph, w graph.Weights) []*gx.Node) (*lower.Program, error) {
-	return e.compileWith(name, e.held.placedIn(o), e.weights, func(g *gx.Graph) []*gx.Node {
+	return e.compileWith(name, e.kept.placedIn(o), e.weights, func(g *gx.Graph) []*gx.Node {
 		return build(g, e.declareWeights(g))
 	})
 }

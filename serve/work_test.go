@@ -168,3 +168,29 @@ func TestLoopThatPanics(t *testing.T) {
 	b.Close()
 	require.Contains(t, log.String(), "drawFor")
 }
+
+// piles is a Watcher that looks at what the loop keeps, on the loop's goroutine.
+type piles struct {
+	b    *Batcher
+	most int
+}
+
+func (p *piles) Queued(time.Duration)    {}
+func (p *piles) Prefilled(time.Duration) { p.most = max(p.most, len(p.b.work.pending)) }
+
+// TestPromptsWithoutDrawsDoNotPileUp runs many prompts with nothing to generate, without a pause between them.
+func TestPromptsWithoutDrawsDoNotPileUp(t *testing.T) {
+	p := &piles{}
+	b := small(t, BatchOptions{Slots: 2, Watch: p})
+	p.b = b
+	requests := make([]infer.Request, 300)
+	for i := range requests {
+		requests[i] = simple(0)
+		requests[i].Prompt = []int32{int32(3 + i)}
+	}
+	for _, a := range heldBack(t, b, requests) {
+		require.Equal(t, infer.FinishLength, a.last.Finish)
+	}
+	require.LessOrEqual(t, p.most, unasked+b.o.Chunks)
+	counted(t, b, uint64((len(requests)+3)*b.e.cfg.TopK))
+}

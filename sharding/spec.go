@@ -81,7 +81,7 @@ func (s Spec) fits(m Mesh, dims []int) error {
 		return err
 	}
 	for i, d := range dims {
-		if n := m.Size(s[i]...); d < 1 || d%n != 0 {
+		if n := m.Size(s[i]...); d < 0 || d%n != 0 {
 			return fmt.Errorf("%w: dimension %d of %d does not divide over %d shards %v", ErrRules, i, d, n, s[i])
 		}
 	}

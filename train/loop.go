@@ -366,7 +366,7 @@ func (r *run) report(f *flight, v []float32) error {
 	tokens := float64(r.Global) * float64(r.Seq)
 	s := report.Step{Step: f.at.Step, Steps: r.Steps, Loss: float64(v[metricLoss]), CE: float64(v[metricCE]), Aux: float64(v[metricAux]),
 		Z: float64(v[metricZ]), LR: f.lr, GradNorm: float64(v[metricNorm]), Tokens: f.at.Tokens, TokensPerSecond: tokens / f.seconds,
-		StepSeconds: f.seconds, Skipped: r.at.Skipped, Good: v[metricGood] != 0}
+		StepSeconds: f.seconds, Skipped: r.at.Skipped, Good: v[metricGood] != 0, Dropped: float64(v[metricDropped])}
 	if r.Peak > 0 {
 		s.MFU = s.TokensPerSecond * FLOPs(r.Model, r.Seq) / r.Peak
 	}

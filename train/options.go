@@ -6,6 +6,7 @@ import (
 	"github.com/gomlx/compute/dtypes"
 
 	"mix/graph"
+	"mix/graph/composite"
 	"mix/train/lora"
 )
 
@@ -45,7 +46,8 @@ type Options struct {
 	Optimizer       AdamW
 	Schedule        Schedule
 	Balance         Balance
-	ZCoef           float64 // weight of the router's z-loss
+	ZCoef           float64            // weight of the router's z-loss
+	Capacity        composite.Capacity // of experts, in steps; evaluations and samples drop nothing
 	Recompute       Recompute
 	DecayEmbeddings bool // weight decay on embedding and head too; norms never decay
 
@@ -64,6 +66,9 @@ type Options struct {
 // Validate names the first value that is out of bounds.
 func (o Options) Validate() error {
 	if err := o.Model.Validate(); err != nil {
+		return err
+	}
+	if err := o.Capacity.Validate(); err != nil {
 		return err
 	}
 	atLeast := func(name string, x, least int) error {
@@ -98,6 +103,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("weight of the z-loss is %g, want at least 0", o.ZCoef)
 	case o.Recompute != RecomputeNone && o.Recompute != RecomputeSelective && o.Recompute != RecomputeFull:
 		return fmt.Errorf("recomputation is %q, want %s, %s or %s", o.Recompute, RecomputeNone, RecomputeSelective, RecomputeFull)
+	case o.Capacity.Bounds() && o.LoRA != nil:
+		return fmt.Errorf("capacity factor of experts is %g with adapters, want none: their experts drop nothing", o.Capacity.Factor)
 	case o.Int8 && o.LoRA == nil:
 		return fmt.Errorf("weights in int8 without adapters: only frozen ones can be")
 	case o.EvalEvery > 0 && o.EvalBatches == 0:

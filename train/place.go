@@ -13,13 +13,26 @@ import (
 	"mix/sharding/axis"
 )
 
+// Fits says whether training divides over a mesh by the rules: the weights, what the optimizer keeps, and the samples
+// of a step. It makes no device. The options are ones that Validate takes.
+func (o Options) Fits(mesh sharding.Mesh, rules sharding.Rules) error {
+	m, err := newModel(o)
+	if err == nil {
+		_, err = m.over(mesh, rules)
+	}
+	return err
+}
+
 // on lays the model out on the mesh of a backend. It refuses what does not divide.
-func (m model) on(be *lower.Backend) (model, error) {
-	if be.Mesh().Devices() == 1 {
+func (m model) on(be *lower.Backend) (model, error) { return m.over(be.Mesh(), be.ShardingRules()) }
+
+// over lays the model out on a mesh.
+func (m model) over(mesh sharding.Mesh, rules sharding.Rules) (model, error) {
+	if mesh.Devices() == 1 {
 		return m, nil
 	}
 	var err error
-	if m.place, err = sharding.Place(be.Mesh(), be.ShardingRules(), m.Model.Layers, m.Rounds); err != nil {
+	if m.place, err = sharding.Place(mesh, rules, m.Model.Layers, m.Rounds); err != nil {
 		return m, err
 	}
 	if m.place.Circle != nil {
@@ -34,6 +47,10 @@ func (m model) on(be *lower.Backend) (model, error) {
 	}
 	if c := m.place.Circle; c != nil && m.microbatches()%c.Stages != 0 {
 		return m, fmt.Errorf("a step has %d microbatches, want a multiple of the %d stages of mesh %s", m.microbatches(), c.Stages, m.place.Mesh)
+	}
+	sequences := axis.Param{Path: "sequences", Axes: []axis.Logical{axis.Batch, axis.Seq, axis.Embed}, Dims: []int{one, m.Seq, m.Model.Width}}
+	if _, err := rules.Resolve(sharding.Activations, sequences, mesh); err != nil {
+		return m, err
 	}
 	_, err = m.shard()
 	return m, err

@@ -73,13 +73,18 @@ func (m model) forward(w graph.Weights, b batch) sums {
 		real := GreaterOrEqual(b.segments, Const(b.segments.Graph(), int32(0)))
 		counts = Reshape(ConvertDType(real, dtypes.Float32), -1)
 	}
-	return sums{ReduceAllSum(each), ReduceAllSum(mask), graph.SumRouter(r.RouterLogits, r.RouterChosen, counts)}
+	router := graph.SumRouter(r.RouterLogits, r.RouterChosen, counts)
+	if r.RouterDropped != nil {
+		router.Dropped = StopGradient(ReduceAllSum(r.RouterDropped))
+	}
+	return sums{ReduceAllSum(each), ReduceAllSum(mask), router}
 }
 
 // allForward runs all microbatches.
 func (m model) allForward(trained, frozen []*Node, b batch) sums {
+	weights := func(trained, frozen []*Node) graph.Weights { return m.bind(trained, frozen).Within(m.Capacity) }
 	if m.place.Circle != nil {
-		return m.pipedForward(m.bind(trained, frozen), b)
+		return m.pipedForward(weights(trained, frozen), b)
 	}
 	n := b.tokens.Shape().Dim(0)
 	if n == 1 {
@@ -87,15 +92,19 @@ func (m model) allForward(trained, frozen []*Node, b batch) sums {
 		for _, x := range b.nodes() {
 			one = append(one, Squeeze(x, 0)) // [B, S]
 		}
-		return m.forward(m.bind(trained, frozen), b.of(one))
+		return m.forward(weights(trained, frozen), b.of(one))
 	}
+	trained = m.asWeights(trained) // once, not in each pass over the microbatches
 	g := b.tokens.Graph()
 	zero := func(dims ...int) *Node { return BroadcastToDims(Const(g, float32(0)), dims...) }
 	l, e := m.Model.Layers, m.Model.Experts
 	start := sums{zero(), zero(), graph.RouterSums{Rows: zero(), Routed: zero(l, e), Probs: zero(l, e), Z: zero()}}
+	if m.Capacity.Bounds() {
+		start.router.Dropped = zero()
+	}
 	in := composite.Scanned{Carry: start.nodes(), Shared: frozen, Weights: trained, Stacked: b.nodes()}
 	last, _ := composite.ScanForGradient(in, nil, func(in composite.Scanned) (next, _ []*Node) {
-		for i, x := range m.forward(m.bind(in.Weights, in.Shared), b.of(in.Stacked)).nodes() {
+		for i, x := range m.forward(weights(in.Weights, in.Shared), b.of(in.Stacked)).nodes() {
 			next = append(next, Add(in.Carry[i], x))
 		}
 		return next, nil
@@ -139,8 +148,9 @@ const (
 	metricCE
 	metricAux
 	metricZ
-	metricNorm // of the gradient, before clipping
-	metricGood // 1, or 0 when loss or gradient is not finite: then nothing was updated
+	metricNorm    // of the gradient, before clipping
+	metricGood    // 1, or 0 when loss or gradient is not finite: then nothing was updated
+	metricDropped // share of the rows that found no room at their experts
 	metricLoad
 )
 
@@ -161,8 +171,13 @@ func (m model) step(st state, frozen []*Node, b batch, lr *Node) (next state, me
 	}
 	choices := Mul(s.router.Rows, Const(lr.Graph(), float32(m.Model.TopK))) // [] a layer
 	load := Reshape(graph.Mean(s.router.Routed, choices), -1)               // [L·E]
+	dropped := Const(lr.Graph(), float32(0))                                // []
+	if s.router.Dropped != nil {
+		rows := b.tokens.Shape().Size() * m.Model.TopK * m.Model.Layers
+		dropped = Div(s.router.Dropped, Const(lr.Graph(), float32(rows)))
+	}
 	all := []*Node{load}
-	for _, x := range []*Node{ConvertDType(good, dtypes.Float32), norm, l.z, l.aux, l.ce, l.total} {
+	for _, x := range []*Node{dropped, ConvertDType(good, dtypes.Float32), norm, l.z, l.aux, l.ce, l.total} {
 		all = slices.Insert(all, 0, Reshape(x, 1))
 	}
 	return next, Concatenate(all, 0)

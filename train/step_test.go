@@ -66,6 +66,16 @@ func modelOf(t testing.TB, o Options) model {
 }
 
 func newBench(t testing.TB, be *lower.Backend, m model, base Reader) *bench {
+	x := layOut(t, be, m, base)
+	var err error
+	x.p, err = programs{be: be, m: x.m}.step()
+	require.NoError(t, err)
+	t.Cleanup(x.p.Finalize)
+	return x
+}
+
+// layOut is a bench without a program yet.
+func layOut(t testing.TB, be *lower.Backend, m model, base Reader) *bench {
 	require.NoError(t, m.Validate())
 	m, err := m.on(be)
 	require.NoError(t, err)
@@ -75,9 +85,6 @@ func newBench(t testing.TB, be *lower.Backend, m model, base Reader) *bench {
 	x.dev, err = newDevice(be, m, map[string]Reader{groupWeights: start, groupFirst: zeros{}, groupSecond: zeros{}}, frozen, 0)
 	require.NoError(t, err)
 	t.Cleanup(x.dev.free)
-	x.p, err = programs{be: be, m: m}.step()
-	require.NoError(t, err)
-	t.Cleanup(x.p.Finalize)
 	return x
 }
 

@@ -1,34 +1,20 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"sync"
-	"time"
 
 	"github.com/gomlx/compute/dtypes"
 
+	"mix/cmd/internal/programs"
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/internal/demo"
-	"mix/lower"
-	"mix/serve"
 	"mix/sharding"
 	"mix/sharding/axis"
 	"mix/train"
-	"mix/train/data"
-	"mix/train/report"
 )
-
-// programs are the names of what can be compiled.
-var programs = []string{"train", "prefill", "decode"}
-
-// begins is how the names of the compiler's programs begin.
-var begins = map[string]string{"train": "train_step", "prefill": "paged_prefill", "decode": "paged_decode"}
 
 func presets() []string {
 	return append(slices.Sorted(maps.Keys(graph.Presets)), "demo")
@@ -78,7 +64,7 @@ func (c *command) complete(m graph.Config, mesh sharding.Mesh) error {
 	for _, f := range []struct {
 		name  string
 		value int
-	}{{"seq-length", c.Seq}, {"batch", c.Batch}, {"global-batch-size", c.Global}, {"prefill-chunk", c.Chunk}} {
+	}{{"seq-length", c.Seq}, {"batch", c.Batch}, {"global-batch-size", c.Global}, {"prefill-chunk", c.Chunk}, {"rounds", c.Rounds}} {
 		if f.value < 1 {
 			return fmt.Errorf("%w: --%s is %d, want at least 1", cli.ErrUsage, f.name, f.value)
 		}
@@ -92,6 +78,9 @@ func (c *command) settings() string {
 	switch c.Program {
 	case "train":
 		s += fmt.Sprintf(" --global-batch-size %d --recompute-granularity %s", c.Global, c.Recompute)
+		if c.Rounds > 1 {
+			s += fmt.Sprintf(" --rounds %d", c.Rounds)
+		}
 		if c.Rules != "" {
 			s += " --rules " + c.Rules
 		}
@@ -123,84 +112,12 @@ func (c *command) rules(m sharding.Mesh) (sharding.Rules, error) {
 	return sharding.Derive(m), nil
 }
 
-// errTaken ends the making of programs once the one that is wanted is there.
-var errTaken = errors.New("the program is there")
-
-// emit makes the program as cmd/train or cmd/serve does, and takes its text.
-func (c *command) emit(ctx context.Context, m graph.Config, o lower.Options) (e lower.Emitted, trace time.Duration, err error) {
-	dtype, err := c.dtype(m)
-	if err != nil {
-		return e, 0, err
-	}
-	var mu sync.Mutex
-	var others []string
-	taken := false
-	be, err := lower.NewEmitter(o, func(x lower.Emitted) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if !strings.HasPrefix(x.Name, begins[c.Program]) {
-			others = append(others, x.Name)
-			return nil
-		}
-		e, taken = x, true
-		return errTaken
-	})
-	if err != nil {
-		return e, 0, err
-	}
-	defer be.Finalize()
-	start := time.Now()
-	if c.Program == "train" {
-		err = c.emitStep(ctx, be, m, dtype)
-	} else {
-		err = c.emitServing(ctx, be, m, dtype)
-	}
-	switch {
-	case taken && errors.Is(err, errTaken):
-		return e, time.Since(start) - e.Passes, nil
-	case err == nil:
-		err = fmt.Errorf("program %s was not made, only %s", c.Program, strings.Join(others, ", "))
-	}
-	return e, 0, err
-}
-
-// emitServing makes the programs of a server.
-func (c *command) emitServing(ctx context.Context, be *lower.Backend, m graph.Config, dtype dtypes.DType) error {
-	engine, err := serve.New(ctx, be, m, nothing{}, serve.Options{DType: dtype})
-	if err != nil {
-		return err
-	}
-	defer engine.Close()
-	b, err := serve.NewBatcher(ctx, engine, serve.BatchOptions{Slots: c.Batch, Chunk: c.Chunk, Block: 16, Context: c.Seq, Blocks: c.Blocks}, nil)
-	if err == nil {
-		b.Close()
-	}
-	return err
-}
-
-// emitStep makes the programs of a training run. What is no flag here is as cmd/train's defaults and presets have
-// it.
-func (c *command) emitStep(ctx context.Context, be *lower.Backend, m graph.Config, dtype dtypes.DType) error {
-	o := train.Options{Model: m, DType: dtype, Seq: c.Seq, Micro: c.Batch, Global: c.Global, Recompute: train.Recompute(c.Recompute),
-		Optimizer: train.AdamW{Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.1, Clip: 1}, DecayEmbeddings: true,
-		Schedule: train.Schedule{Peak: 1, Decay: train.Constant}, Balance: train.BalancePooled}
+// job is the program that the flags ask for.
+func (c *command) job(m graph.Config, dtype dtypes.DType) programs.Job {
+	j := programs.Job{Program: c.Program, Model: m, DType: dtype, Seq: c.Seq, Batch: c.Batch, Global: c.Global, Rounds: c.Rounds, Recompute: train.Recompute(c.Recompute),
+		Balance: train.BalancePooled, Chunk: c.Chunk, Blocks: c.Blocks}
 	if c.Preset != "demo" {
-		o.Balance, o.Model.AuxCoef = train.BalancePerLayer, 1e-2
+		j.Balance, j.Model.AuxCoef = train.BalancePerLayer, 1e-2
 	}
-	_, err := train.Run(ctx, train.Job{Options: o, Backend: be, Data: new(data.Sets), Report: silent{}})
-	return err
+	return j
 }
-
-// nothing is a reader of weights that nobody asks: tensors of such a backend have no memory.
-type nothing struct{}
-
-func (nothing) Read(axis.Piece, []byte) error { return nil }
-
-// silent is a report.Sink that hears nothing.
-type silent struct{}
-
-func (silent) Start(int, int) error       { return nil }
-func (silent) Step(report.Step) error     { return nil }
-func (silent) Eval(report.Eval) error     { return nil }
-func (silent) Saved(int, float64, string) {}
-func (silent) Close() error               { return nil }

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 
 	"mix/cmd/internal/flags"
+	"mix/cmd/internal/programs"
 	"mix/internal/cli"
 	"mix/lower/aot"
 	"mix/lower/target"
@@ -27,12 +29,19 @@ type command struct {
 	Global    int    `name:"global-batch-size" placeholder:"N" help:"train: samples of a step. Default: one microbatch for each part of the mesh but tensor."`
 	Recompute string `name:"recompute-granularity" default:"none" enum:"none,selective,full" help:"train: none, selective or full. Default: ${default}."`
 	Rules     string `placeholder:"WORDS" help:"train: how the mesh is used, words joined by +, as cmd/plan lists them. Default: every axis of the mesh."`
+	Rounds    int    `default:"1" placeholder:"N" help:"train: rounds of a pipeline. Default: ${default}."`
 	Chunk     int    `name:"prefill-chunk" default:"64" help:"prefill: tokens of a prompt run at a time. Default: ${default}."`
 	Blocks    int    `name:"kv-blocks" placeholder:"N" help:"prefill, decode: blocks of 16 positions in the pool. Default: enough for all at their longest."`
 
 	Dump string `placeholder:"DIR" help:"Keep every stage of the program there, from the trace to XLA's own."`
 	Keep bool   `default:"true" negatable:"" help:"Put the executable into the cache of compiled programs, from where serve and train load it. Default: on."`
 	JSON bool   `name:"json" help:"Print one JSON object."`
+
+	Matrix  bool          `help:"Compile every mapping that cmd/plan calls feasible, each in a process of its own: training, prefill and decode of both published models on 1, 8 and 64 devices of --target. Only --cache is taken of the flags above."`
+	Results string        `placeholder:"FILE" default:"matrix.jsonl" help:"--matrix: a line of JSON for each mapping; what is there without problems is not compiled again. Default: ${default}."`
+	Only    []string      `placeholder:"WORD,…" help:"--matrix: only mappings whose name has all of these words, such as mixtral-8x7b, train, 64 or pipe=4."`
+	Sample  int           `placeholder:"N" help:"--matrix: only N of them, spread evenly. Default: all."`
+	Timeout time.Duration `default:"20m" help:"--matrix: longest time for one. Default: ${default}."`
 
 	Worker string `hidden:"" help:"Do the job of this folder."`
 }
@@ -42,6 +51,9 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 	if c.Worker != "" {
 		return aot.Work(c.Worker)
 	}
+	if c.Matrix {
+		return c.matrix(ctx, streams)
+	}
 	return c.run(ctx, streams)
 }
 
@@ -50,5 +62,5 @@ func main() {
 }
 
 var vars = kong.Vars{
-	"presets": strings.Join(presets(), ","), "programs": strings.Join(programs, ","), "targets": strings.Join(target.Chips(), ","),
+	"presets": strings.Join(presets(), ","), "programs": strings.Join(programs.Names, ","), "targets": strings.Join(target.Chips(), ","),
 }

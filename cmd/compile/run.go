@@ -47,7 +47,11 @@ func (c *command) run(ctx context.Context, streams *cli.IO) error {
 		return err
 	}
 	o := lower.Options{Platform: chip.Platform, Mesh: mesh, Rules: rules, DumpDir: c.Dump, CacheDir: c.Cache}.WithKnobs(knobs)
-	e, trace, err := c.emit(ctx, m, o)
+	dtype, err := c.dtype(m)
+	if err != nil {
+		return err
+	}
+	e, trace, err := c.job(m, dtype).Emit(ctx, o)
 	if err != nil {
 		return err
 	}

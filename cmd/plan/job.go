@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"mix/cmd/internal/flags"
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/sharding"
@@ -26,6 +27,9 @@ type job struct {
 // job reads the flags. What is wrong with one of them is wrong usage.
 func (c *command) job() (job, error) {
 	j := job{command: c, devices: c.GPUs}
+	if _, err := (flags.Device{Device: c.Device, Mesh: c.Mesh}).Platform(); err != nil {
+		return j, err
+	}
 	config, err := c.config()
 	if err != nil {
 		return j, err
@@ -72,7 +76,7 @@ func (c *command) job() (job, error) {
 // config is the model's.
 func (c *command) config() (graph.Config, error) {
 	if c.Checkpoint != "" {
-		return graph.LoadConfig(c.Checkpoint)
+		return flags.LoadConfig(c.Checkpoint)
 	}
 	config, ok := graph.Presets[c.Preset]
 	if !ok {

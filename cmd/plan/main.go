@@ -12,7 +12,7 @@ import (
 
 type command struct {
 	Preset     string `default:"mixtral-8x7b" placeholder:"NAME" help:"Model: mixtral-8x7b or mixtral-8x22b. Default: ${default}."`
-	Checkpoint string `placeholder:"DIR" help:"Take the model's sizes from this folder's config.json instead."`
+	Checkpoint string `placeholder:"DIR" help:"Take the model's sizes from the checkpoint in this folder instead."`
 	GPU        string `name:"gpu" default:"H100-80G" placeholder:"NAME" help:"A100-80G, H100-80G, H200-141G or B200-180G. Default: ${default}."`
 	GPUs       int    `name:"gpus" placeholder:"N" help:"Number of GPUs. Default: those of --mesh, else 64 to train and 8 to serve."`
 
@@ -39,6 +39,9 @@ type command struct {
 
 	Top  int  `default:"20" placeholder:"N" help:"Mappings to print, 0 for all. Default: ${default}."`
 	JSON bool `name:"json" help:"Print one JSON object, with every mapping. Bytes and seconds."`
+
+	Device string `default:"cpu" placeholder:"cpu|cuda[:n]" help:"Checked, for scripts that give it to every command: nothing is run."`
+	Cache  string `placeholder:"DIR" help:"Likewise: nothing is compiled."`
 }
 
 // Run prints the table, or the ranking.

@@ -80,6 +80,7 @@ func TestWrongUsage(t *testing.T) {
 		{"--describe --mesh expert=8 --rules tp", 2, "preset tp does not use expert=8"},
 		{"--describe --gpus 12 --expert-model-parallel-size 8", 2, "12 devices do not divide over tensor 1 × pipe 1 × expert 8"},
 		{"--describe --expert-model-parallel-size 16", 1, `layers/moe/gate: axis "experts" of 8 does not divide over 16 shards [expert]`},
+		{"--device tpu", 2, `device "tpu", want cpu, cuda or cuda:n`},
 		{"--seq-length 0", 1, "256 sequences of 0 tokens on 64 devices"},
 		{"--checkpoint testdata", 1, "config.json"},
 	} {

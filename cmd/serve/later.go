@@ -43,6 +43,14 @@ func (l *later) Ready() bool {
 	return b != nil && b.Ready()
 }
 
+// Failed implements infer.Failing.
+func (l *later) Failed() error {
+	if b := l.ready.Load(); b != nil {
+		return b.Failed()
+	}
+	return nil
+}
+
 // Submit implements infer.Engine.
 func (l *later) Submit(ctx context.Context, r infer.Request) (<-chan infer.Event, error) {
 	b := l.ready.Load()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -150,6 +151,7 @@ func TestFlags(t *testing.T) {
 		{[]string{"--tls-cert", "a"}, 2, "--tls-cert and --tls-key: want both or neither"},
 		{[]string{"--max-concurrent", "0"}, 2, "--max-concurrent is 0, want 1 to 1024"},
 		{[]string{"--max-queue", "-1"}, 2, "--max-queue is -1, want at least 0"},
+		{[]string{"--kv-blocks", "-1"}, 2, "--kv-blocks is -1, want at least 1"},
 		{[]string{"--prefill-chunk", "20"}, 2, "--prefill-chunk is 20, want a multiple of 16"},
 		{[]string{"--max-model-len", "257"}, 2, "--max-model-len is 257, want 2 to the model's context, 256"},
 		{[]string{"--timeout", "-1s"}, 2, "--timeout is -1s"},
@@ -211,6 +213,28 @@ func TestTermDrains(t *testing.T) {
 	require.Zero(t, s.wait(t), s.String())
 	require.Contains(t, s.String(), "msg=draining")
 	require.Zero(t, s.status("/health"), "nobody listens any more")
+}
+
+// TestTermEndsStalledRequests ends a server that waits for the rest of a body: it does not outlast --drain, and the client
+// is told.
+func TestTermEndsStalledRequests(t *testing.T) {
+	s := inside(t, "--max-concurrent", "2", "--drain", "50ms")
+	s.ready(t)
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.base, "http://"))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\nExpect: 100-continue\r\n\r\n")
+	require.NoError(t, err)
+	answers := bufio.NewReader(c)
+	resp, err := http.ReadResponse(answers, nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusContinue, resp.StatusCode, "the server reads the body")
+	s.stop()
+	require.Equal(t, 1, s.wait(t), s.String())
+	require.Contains(t, s.String(), "requests were ended: they still ran after --drain 50ms")
+	resp, err = http.ReadResponse(answers, nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 }
 
 func TestTLSAndKeys(t *testing.T) {

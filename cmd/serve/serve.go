@@ -83,6 +83,8 @@ func (c *command) check() error {
 		return fmt.Errorf("--max-concurrent is %d, want 1 to 1024", c.Concurrent)
 	case c.Queue < 0:
 		return fmt.Errorf("--max-queue is %d, want at least 0", c.Queue)
+	case c.Blocks < 0:
+		return fmt.Errorf("--kv-blocks is %d, want at least 1, or 0 for enough for all", c.Blocks)
 	case c.Chunk < block || c.Chunk%block != 0:
 		return fmt.Errorf("--prefill-chunk is %d, want a multiple of %d", c.Chunk, block)
 	case c.Speculate < 0 || c.Speculate > 16:
@@ -99,7 +101,10 @@ func (c *command) check() error {
 
 // batch is the shape of the engine.
 func (c *command) batch(m *flags.Opened) (serve.BatchOptions, error) {
-	o := serve.BatchOptions{Slots: c.Concurrent, Chunk: c.Chunk, Block: block, Context: c.Context, Blocks: c.Blocks, Queue: max(c.Queue, 1), Speculate: c.Speculate}
+	o := serve.BatchOptions{Slots: c.Concurrent, Chunk: c.Chunk, Block: block, Context: c.Context, Blocks: c.Blocks, Queue: c.Queue, Speculate: c.Speculate}
+	if o.Queue == 0 {
+		o.Queue = -1
+	}
 	if o.Context == 0 {
 		o.Context = min(m.Config.Context, 4096)
 	}
@@ -189,9 +194,7 @@ func (c *command) serve(ctx context.Context, l net.Listener, handler *api.Server
 		}
 	case <-ctx.Done():
 		log.Info("draining", "at most", c.Drain.String())
-		patience, cancel := context.WithTimeout(context.Background(), c.Drain)
-		err = errors.Join(handler.Drain(patience), server.Shutdown(patience))
-		cancel()
+		err = c.drain(handler, server)
 	}
 	server.Close()
 	(<-started)()
@@ -199,6 +202,22 @@ func (c *command) serve(ctx context.Context, l net.Listener, handler *api.Server
 		err = nil
 	}
 	return err
+}
+
+// lastWords is how long the end of the process waits for answers to be sent of requests that it has ended.
+const lastWords = time.Second
+
+// drain lets running requests finish, as long as --drain says, and ends the others.
+func (c *command) drain(handler *api.Server, server *http.Server) error {
+	patience, cancel := context.WithTimeout(context.Background(), c.Drain)
+	defer cancel()
+	if err := handler.Drain(patience); err == nil {
+		return server.Shutdown(patience)
+	}
+	patience, cancel = context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	_ = server.Shutdown(patience) // whoever does not listen by now is left
+	return fmt.Errorf("requests were ended: they still ran after --drain %s", c.Drain)
 }
 
 // profile serves Go's profiles on a port of their own, for this machine only.

@@ -23,15 +23,21 @@ type parallelFlags struct {
 	Rules                            string `placeholder:"WORDS" help:"How the mesh is used, words joined by +, as cmd/plan lists them. Default: every axis of the mesh, and what the flags above say."`
 }
 
+// parallelSize is a flag that sizes an axis of the mesh.
+type parallelSize struct {
+	name string
+	size int
+	axis axis.Mesh
+}
+
+func (p parallelFlags) sizes() []parallelSize {
+	return []parallelSize{{"--tensor-model-parallel-size", p.TensorModelParallelSize, axis.Tensor},
+		{"--pipeline-model-parallel-size", p.PipelineModelParallelSize, axis.Pipe}, {"--expert-model-parallel-size", p.ExpertModelParallelSize, axis.Expert}}
+}
+
 // mesh is the one of --mesh, or that of Megatron's sizes.
 func (p parallelFlags) mesh(flag string) (sharding.Mesh, error) {
-	sizes := []struct {
-		name string
-		size int
-		axis axis.Mesh
-	}{{"--tensor-model-parallel-size", p.TensorModelParallelSize, axis.Tensor}, {"--pipeline-model-parallel-size", p.PipelineModelParallelSize, axis.Pipe},
-		{"--expert-model-parallel-size", p.ExpertModelParallelSize, axis.Expert}}
-	product := 1
+	sizes, product := p.sizes(), 1
 	for _, s := range sizes {
 		if s.size < 1 || s.size > 1<<16 {
 			return sharding.Mesh{}, fmt.Errorf("%s is %d, want at least 1", s.name, s.size)
@@ -114,8 +120,25 @@ func (c *command) place(p *plan) error {
 	case n > 0:
 		p.Rounds = p.Model.Layers / (stages * n)
 	}
-	if _, err := sharding.Place(m, r, p.Model.Layers, p.Rounds); err != nil {
-		return fmt.Errorf("--mesh or --pipeline-model-parallel-size: %w", err)
+	if err := p.Options.Validate(); err != nil {
+		return err
+	}
+	if err := p.Options.Fits(m, r); err != nil {
+		return fmt.Errorf("%s: %w", c.parallelFlags.made(c.Mesh), err)
 	}
 	return nil
+}
+
+// made names the flags that made the mesh.
+func (p parallelFlags) made(flag string) string {
+	if flag != "" {
+		return fmt.Sprintf("--mesh %q", flag)
+	}
+	var list []string
+	for _, s := range append(p.sizes(), parallelSize{"--nproc_per_node", p.NprocPerNode, ""}) {
+		if s.size > 1 {
+			list = append(list, fmt.Sprintf("%s %d", s.name, s.size))
+		}
+	}
+	return strings.Join(list, " ")
 }

@@ -6,10 +6,11 @@ import (
 	"strconv"
 
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// Axes of this file: B sequences, H query heads, G key/value heads, M = H/G query heads a key head,
+// Axes of this file: B sequences, N positions of a pool, H query heads, G key/value heads, M = H/G query heads a key head,
 // S queries, C keys, A width of a head.
 
 // Places says where queries and keys stand. A query at position p sees the keys at positions 0 to p, or
@@ -48,6 +49,31 @@ func Attention(q, k, v *Node, at Places) *Node {
 	}
 	as := attrs{{"window", strconv.Itoa(at.Window)}}
 	return call(AttentionName, as, in, at.Window, func(in []*Node) []*Node { return attention(in, at.Window) })[0]
+}
+
+// PagedAttention is Attention over keys and values that lie in a pool of N positions, which many sequences share.
+//
+//	q         [B, H, S, A]
+//	k, v      [N, G, A]
+//	positions [B, S] int32  of the queries
+//	read      [B, C] int32  where in the pool the key of each position of a sequence is, in order from position 0
+//	y         [B, H, S, A]
+//
+// It has no gradient.
+func PagedAttention(q, k, v, positions, read *Node, window int) *Node {
+	b, s, c := q.Shape().Dim(0), q.Shape().Dim(2), read.Shape().Dim(1)
+	k.AssertDims(-1, -1, q.Shape().Dim(3))
+	v.AssertDims(k.Shape().Dimensions...)
+	positions.AssertDims(b, s)
+	read.AssertDims(b, c)
+	as := attrs{{"window", strconv.Itoa(window)}}
+	return call(PagedAttentionName, as, []*Node{q, k, v, positions, read}, nil, func(in []*Node) []*Node {
+		at := Places{Query: in[3], Key: Iota(in[3].Graph(), shapes.Make(dtypes.Int32, b, c), 1), Window: window}
+		gathered := func(pool *Node) *Node { // [B, G, C, A]
+			return Transpose(Gather(pool, InsertAxes(in[4], -1)), 1, 2)
+		}
+		return []*Node{Attention(in[0], gathered(in[1]), gathered(in[2]), at)}
+	})[0]
 }
 
 func attentionVJP(in, dys []*Node, window any) []*Node {

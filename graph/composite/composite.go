@@ -27,6 +27,8 @@ const (
 	RoutedExpertsName         = "mix.routed_experts"
 	RoutedExpertsGradientName = "mix.routed_experts_gradient"
 	AttentionName             = "mix.attention"
+	PagedAttentionName        = "mix.paged_attention"
+	PutRowsName               = "mix.put_rows"
 	ConstrainName             = "mix.constrain"
 	ScanName                  = "mix.scan"
 	ScanGradientName          = "mix.scan_gradient"
@@ -36,7 +38,7 @@ const (
 )
 
 // Names lists the composites.
-var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, ConstrainName, ScanName, ScanGradientName, LayerName, LayerGradientName, RecomputeName}
+var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, PagedAttentionName, PutRowsName, ConstrainName, ScanName, ScanGradientName, LayerName, LayerGradientName, RecomputeName}
 
 // attrs are the attributes of a composite, in the order in which they are written.
 type attrs [][2]string

@@ -20,8 +20,9 @@ type Experts struct {
 
 // expertsState is what the gradient of routed experts knows beside their inputs.
 type expertsState struct {
-	as     attrs
-	frozen bool
+	as       attrs
+	frozen   bool
+	capacity Capacity
 }
 
 // RoutedExperts sends every token through its experts and sums the results by weight. No token is
@@ -34,6 +35,21 @@ type expertsState struct {
 //
 // It is the unit that expert parallelism rewrites. Source: Jiang et al. 2024, arXiv:2401.04088, section 2.1.
 func RoutedExperts(x, chosen, weights *Node, w Experts) *Node {
+	return routed(x, chosen, weights, w, Capacity{})[0]
+}
+
+// RoutedExpertsWithin is RoutedExperts with a capacity: a row for which its expert has no room adds nothing, and no
+// gradient flows through it. dropped is how many there are, [] float32, without a gradient.
+func RoutedExpertsWithin(x, chosen, weights *Node, w Experts, c Capacity) (y, dropped *Node) {
+	if err := c.Validate(); err != nil || !c.Bounds() {
+		panic(fmt.Errorf("routed experts: capacity %+v, want a factor and a policy", c))
+	}
+	results := routed(x, chosen, weights, w, c)
+	return results[0], StopGradient(results[1])
+}
+
+// routed gives y, and with a capacity dropped.
+func routed(x, chosen, weights *Node, w Experts, c Capacity) []*Node {
 	chosen.AssertDims(x.Shape().Dim(0), -1)
 	weights.AssertDims(chosen.Shape().Dimensions...)
 	form := "split"
@@ -45,24 +61,31 @@ func RoutedExperts(x, chosen, weights *Node, w Experts) *Node {
 	}
 	in := append([]*Node{x, chosen, weights}, w.Gate...)
 	in = append(append(in, w.Up...), w.Down...)
-	as := attrs{{"experts", strconv.Itoa(w.count())}, {"form", form}}
-	return call(RoutedExpertsName, as, in, expertsState{as, w.Frozen}, routedExperts)[0]
+	as := append(attrs{{"experts", strconv.Itoa(w.count())}, {"form", form}}, c.attrs()...)
+	return call(RoutedExpertsName, as, in, expertsState{as, w.Frozen, c}, func(in []*Node) []*Node {
+		y, _ := routedExperts(in, c)
+		return y
+	})
 }
 
 // routedExperts is the meaning of the composite: put the rows of an expert together, three grouped
-// products, put them back, add up.
-func routedExperts(in []*Node) []*Node { return routedExpertsKept(in)[:1] }
-
-// routedExpertsKept is routedExperts with what its gradient reads: rows [R, D], place [R], sizes [E], the
+// products, put them back, add up. Rows without room come last and belong to no group.
+//
+// results are y, and with a capacity dropped; kept is what the gradient reads: rows [R, D], place [R], sizes [E], the
 // products by gate and up [R, F] and by down [R, D].
-func routedExpertsKept(in []*Node) []*Node {
+func routedExperts(in []*Node, c Capacity) (results, kept []*Node) {
 	x, chosen, weights := in[0], in[1], in[2]
 	w := expertsOf(in[3:])
-	rows, place, sizes := Dispatch(x, chosen, w.count())           // [R, D], [R], [E]
-	g := groupedGEMM(rows, w.Gate, sizes)                          // [R, F]
-	u := groupedGEMM(rows, w.Up, sizes)                            // [R, F]
-	down := groupedGEMM(Mul(Mul(g, Sigmoid(g)), u), w.Down, sizes) // [R, D]
-	return []*Node{Combine(down, place, weights), rows, place, sizes, g, u, down}
+	rows, place, sizes := dispatch(x, chosen, c.kept(chosen, weights, w.count()), w.count()) // [R, D], [R], [E]
+	g := groupedGEMM(rows, w.Gate, sizes)                                                    // [R, F]
+	u := groupedGEMM(rows, w.Up, sizes)                                                      // [R, F]
+	down := groupedGEMM(Mul(Mul(g, Sigmoid(g)), u), w.Down, sizes)                           // [R, D]
+	results = []*Node{Combine(down, place, weights)}
+	if c.Bounds() {
+		all := Const(x.Graph(), int32(chosen.Shape().Size()))
+		results = append(results, ConvertDType(Sub(all, ReduceAllSum(sizes)), dtypes.Float32))
+	}
+	return results, []*Node{rows, place, sizes, g, u, down}
 }
 
 // expertsOf takes matrices as RoutedExperts lists them.
@@ -100,11 +123,24 @@ func stack(ws []*Node) *Node {
 // It counts instead of sorting: a row's place is the number of rows of lower experts and of earlier rows
 // of its own.
 func Dispatch(x, chosen *Node, experts int) (rows, place, sizes *Node) {
+	return dispatch(x, chosen, nil, experts)
+}
+
+// dispatch is Dispatch of the rows that are kept, [R] bool, nil for all. The others come last and count for no expert.
+func dispatch(x, chosen, kept *Node, experts int) (rows, place, sizes *Node) {
 	g, k, r := x.Graph(), chosen.Shape().Dim(1), chosen.Shape().Size()
-	own := OneHot(Reshape(chosen, r), experts, dtypes.Int32)         // [R, E]
-	upTo := CumSum(own, 0)                                           // [R, E]
-	sizes = Reshape(Slice(upTo, AxisRange(r-1, r)), experts)         // [E]
-	before := Sub(CumSum(sizes, 0), sizes)                           // [E]
+	ids, classes := Reshape(chosen, r), experts // [R]
+	if kept != nil {
+		none := BroadcastToDims(Const(g, int32(experts)), r)
+		ids, classes = Where(kept, ids, none), experts+1
+	}
+	own := OneHot(ids, classes, dtypes.Int32)                // [R, E], E + 1 if some are not kept
+	upTo := CumSum(own, 0)                                   // [R, E]
+	sizes = Reshape(Slice(upTo, AxisRange(r-1, r)), classes) // [E]
+	before := Sub(CumSum(sizes, 0), sizes)                   // [E]
+	if kept != nil {
+		sizes = Slice(sizes, AxisRange(0, experts)) // [E]
+	}
 	at := Sub(Add(upTo, InsertAxes(before, 0)), own)                 // [R, E]
 	place = ReduceSum(Mul(own, at), 1)                               // [R]
 	order := inverse(place)                                          // [R]

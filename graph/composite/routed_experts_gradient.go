@@ -13,13 +13,17 @@ import (
 func routedExpertsVJP(in, dys []*Node, state any) []*Node {
 	st := state.(expertsState)
 	as := st.as
-	kept := call(RoutedExpertsName, append(as[:len(as):len(as)], [2]string{"keep", "true"}), in, nil, routedExpertsKept)
-	all := append(append(append([]*Node{}, in...), dys[0]), kept[1:]...)
+	all := append(append([]*Node{}, in...), dys[0])
+	results := call(RoutedExpertsName, append(as[:len(as):len(as)], [2]string{"keep", "true"}), in, nil, func(in []*Node) []*Node {
+		results, kept := routedExperts(in, st.capacity)
+		return append(results, kept...)
+	})
+	all = append(all, results[len(dys):]...)
 	n := len(in)
 	if st.frozen {
 		as = append(as[:len(as):len(as)], [2]string{"frozen", "true"})
 	}
-	results := call(RoutedExpertsGradientName, as, all, nil, func(all []*Node) []*Node {
+	results = call(RoutedExpertsGradientName, as, all, nil, func(all []*Node) []*Node {
 		return routedExpertsGradient(all[:n], all[n], all[n+1:], st.frozen)
 	})
 	out := make([]*Node, len(in))
@@ -29,7 +33,7 @@ func routedExpertsVJP(in, dys []*Node, state any) []*Node {
 }
 
 // routedExpertsGradient is the gradient of routedExperts from its inputs, dy [T, D] and what
-// routedExpertsKept keeps: dx [T, D], then those of weights [T, K] and, unless frozen, of each of the experts'
+// routedExperts keeps: dx [T, D], then those of weights [T, K] and, unless frozen, of each of the experts'
 // matrices.
 //
 // Types are those that differentiating the body would give: products in x's, what follows them in float32.

@@ -82,12 +82,16 @@ var forms = map[string]string{
 	composite.GroupedGEMMName:           "rule",
 	composite.GroupedOuterName:          "rule",
 	composite.RoutedExpertsName:         "rule",
-	composite.AttentionName:             "body only",
-	composite.ConstrainName:             "removed by the pass constrain",
-	composite.ScanName:                  "body only",
-	composite.ScanGradientName:          "body only",
+	composite.AttentionName:             "rule",
+	composite.PagedAttentionName:        "rule",
+	composite.PutRowsName:               "body only",
+	composite.ConstrainName:             "taken by the pass constrain",
+	composite.ScanName:                  "laid on stages by the pass pipeline, else its body",
+	composite.ScanGradientName:          "laid on stages by the pass pipeline, else its body",
+	composite.LayerName:                 "called by the pass pipeline, else its body",
+	composite.LayerGradientName:         "called by the pass pipeline, else its body",
 	composite.RecomputeName:             "body only",
-	composite.RoutedExpertsGradientName: "body only",
+	composite.RoutedExpertsGradientName: "rule",
 }
 
 func TestCompositesAreKnownToPasses(t *testing.T) {

@@ -119,7 +119,8 @@ func kernels(ctx context.Context, dump, ptxas string, ours []string) ([]Kernel, 
 		k := &all[i]
 		a, ok := known[k.Name]
 		k.Registers, k.Spilled, k.Assembled, k.WGMMA = a.registers, a.spilled, ok, matrix[k.Name]
-		k.Ours = slices.Contains(ours, k.Name)
+		name, _, _ := strings.Cut(k.Name, "__") // XLA numbers kernels of equal names
+		k.Ours = slices.Contains(ours, name)
 	}
 	return all, nil
 }

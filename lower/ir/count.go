@@ -1,6 +1,9 @@
 package ir
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // CumSum adds up along axis: element i of the result is the sum of the elements up to and including i. XLA rewrites a
 // window as long as the axis to a parallel prefix sum.
@@ -36,14 +39,33 @@ func (b Builder) CumSum(x *Value, axis int) *Value {
 // the result are left out, and what none names is none.
 func (b Builder) Inverse(place *Value, n, none int) *Value {
 	_, dims := shape(place)
-	scalar := Tensor("i32")
+	return b.put(b.Const(Tensor("i32", n), strconv.Itoa(none)), b.Reshape(place, dims[0], 1), b.Iota(0, "i32", dims[0]))
+}
+
+// PutRows is x [N, …] with rows [P, …] in the place of its slices at [P] along the first axis, i32 and all different.
+// Those beyond the ends are left out.
+func (b Builder) PutRows(x, at, rows *Value) *Value {
+	_, n := shape(at)
+	return b.put(x, b.Reshape(at, n[0], 1), rows)
+}
+
+// put is PutRows with places [P, 1].
+func (b Builder) put(x, at, rows *Value) *Value {
+	elem, dims := shape(x)
+	scalar := Tensor(elem)
 	r := NewRegion(scalar, scalar)
 	At(r).Return(r.Args[1])
-	numbers := Attr("#stablehlo.scatter<inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1>")
-	operands := []*Value{b.Const(Tensor("i32", n), strconv.Itoa(none)), b.Reshape(place, dims[0], 1), b.Iota(0, "i32", dims[0])}
-	op := NewOp("stablehlo.scatter", operands, Attrs{
-		"scatter_dimension_numbers": numbers, "indices_are_sorted": Bool(false), "unique_indices": Bool(true),
-	}, Tensor("i32", n))
+	numbers := "inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1"
+	if len(dims) > 1 {
+		window := make([]string, len(dims)-1)
+		for i := range window {
+			window[i] = strconv.Itoa(i + 1)
+		}
+		numbers = "update_window_dims = [" + strings.Join(window, ", ") + "], " + numbers
+	}
+	op := NewOp("stablehlo.scatter", []*Value{x, at, rows}, Attrs{
+		"scatter_dimension_numbers": Attr("#stablehlo.scatter<" + numbers + ">"), "indices_are_sorted": Bool(false), "unique_indices": Bool(true),
+	}, x.Type)
 	op.Regions = []*Region{r}
 	return b.Region.Add(op).Result()
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // constrain turns the axis notes of the model, composites mix.constrain of one operand and one result, into shardings
-// of the mesh by the rules for activations, or for weights and gradients where it notes one. On one device they mean nothing and are removed. A mesh that the trace
-// brought along has no rules and is refused.
+// of the mesh by the rules for activations, or for weights and gradients where it notes one. On one device they mean
+// nothing and are removed. A mesh that the trace brought along has no rules and is refused.
 //
 // After: no mix.constrain is left; every value keeps its type.
 func constrain(m *ir.Module, ctx Context) (changed bool, err error) {

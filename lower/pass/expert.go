@@ -22,24 +22,21 @@ const (
 //	         all-to-all                                               all-to-all  all-reduce where the hidden width is split
 //
 // A device sends as many rows as could ever be meant for another, so none is dropped and the result is that of one
-// device; how many are real, the ids that travel along tell. With Context.Capacity each expert takes so many rows of a
-// device at most. Where tokens do not divide over the devices, all have all tokens, compute the rows of their own
-// experts, and an all-reduce brings together results of which all but one are zero.
+// device; how many are real, the ids that travel along tell. Where tokens do not divide over the devices, all have all
+// tokens, compute the rows of their own experts, and an all-reduce brings together results of which all but one are zero.
+//
+// With a capacity an expert has room for so many rows of a device's own tokens, which are its group, as in Megatron-LM: the
+// result depends on the mesh. A device then sends that many rows an expert, where this is less. Rows without room count as
+// results of zero, and how many they are is added up over the devices.
 //
 // What a forward pass keeps for the gradient is a device's own, the parts of all devices behind each other: only the
 // gradient reads it, which is rewritten along. A gradient whose forward pass is elsewhere, or is there for it alone, computes
 // it in its own region.
 //
-// With a capacity rows beyond it count as results of zero, in the order of tokens and choices, so that runs repeat. How many they
-// are the program does not say: the counts of rows by expert that the model notes are of all rows.
-//
 // After: on a mesh no mix.routed_experts_gradient is left, and no mix.routed_experts but those whose kept results others
 // than gradients read. The regions hold composites mix.grouped_gemm and mix.grouped_outer, the rows of whose
 // groups may be fewer than all: results of the others are zero and not read.
 func expert(m *ir.Module, ctx Context) (changed bool, err error) {
-	if c := ctx.Capacity; !(c >= 0) {
-		return false, fmt.Errorf("capacity %v, wanted a factor, or 0 to drop nothing", c)
-	}
 	if len(regionAxes(ctx.Mesh)) == 0 {
 		return false, nil
 	}
@@ -134,8 +131,8 @@ func readersOf(r *ir.Region) map[*ir.Value][]*ir.Op {
 	return readers
 }
 
-// op emits what stands for an operation of region r, nil for one that stays. Of a forward pass that keeps it gives the first
-// result and writes down what is kept.
+// op emits what stands for an operation of region r, nil for one that stays. Of a forward pass that keeps it gives the answers
+// and writes down what is kept.
 func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Value][]*ir.Op, kept map[*ir.Op][]*ir.Value) ([]*ir.Value, error) {
 	switch composite(op) {
 	case routedName:
@@ -143,8 +140,12 @@ func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Val
 		if err != nil {
 			return nil, err
 		}
+		n := answers(op)
+		if len(op.Results) < n || n == 2 && op.Results[1].Type != ir.Tensor("f32") {
+			return nil, fmt.Errorf("results %v, wanted a scalar of f32 behind the first, the rows dropped", ir.Types(op.Results))
+		}
 		here := false // a gradient of this region reads what is kept
-		for _, v := range op.Results[1:] {
+		for _, v := range op.Results[n:] {
 			for _, reader := range readers[v] {
 				if composite(reader) != routedGradientName {
 					return nil, nil
@@ -152,7 +153,8 @@ func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Val
 				here = here || slices.Contains(r.Ops, reader)
 			}
 		}
-		if here && len(readers[op.Results[0]]) == 0 { // the gradient computes it, without the sums that make y of it
+		read := func(v *ir.Value) bool { return len(readers[v]) > 0 }
+		if here && !slices.ContainsFunc(op.Results[:n], read) { // the gradient computes it, without the sums that make y of it
 			return nil, nil
 		}
 		s, err := e.split(x)
@@ -160,8 +162,8 @@ func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Val
 			return nil, err
 		}
 		results := s.forward(b, here)
-		kept[op] = results[1:]
-		return results[:1], nil
+		kept[op] = results[n:]
+		return results[:n], nil
 	case routedGradientName:
 		g, err := readGradient(op)
 		if err != nil {
@@ -185,7 +187,7 @@ type gradientOf struct {
 	types   []ir.Type
 }
 
-// keptValues is how many results of a forward pass beside the first the gradient reads: rows, places, sizes, the products by
+// keptValues is how many results of a forward pass behind its answers the gradient reads: rows, places, sizes, the products by
 // gate, up and down.
 const keptValues = 6
 
@@ -217,7 +219,11 @@ func readGradient(op *ir.Op) (g gradientOf, err error) {
 	}
 	g.forward = op.Operands[n+1].Def
 	for i, v := range op.Operands[n+1:] {
-		if v.Def == nil || v.Def != g.forward || composite(v.Def) != routedName || len(v.Def.Results) != 1+keptValues || v != v.Def.Results[1+i] {
+		if v.Def == nil || v.Def != g.forward || composite(v.Def) != routedName {
+			g.forward = nil
+			break
+		}
+		if first := answers(v.Def); len(v.Def.Results) != first+keptValues || v != v.Def.Results[first+i] {
 			g.forward = nil
 			break
 		}
@@ -255,28 +261,23 @@ func (e *spreader) split(x experts) (s expertSplit, err error) {
 	s.exchange = len(s.experts) > 0 && len(s.tokens) >= len(s.experts) && slices.Contains(s.tokens, s.experts[0])
 	s.t, s.e, s.f = x.t/m.Size(s.tokens...), x.e/s.owners, x.f/m.Size(s.hidden...)
 	s.rows = s.t * min(x.k, s.e)
-	if s.exchange {
-		s.bins, s.room = s.owners, s.rows
-		if c := e.ctx.Capacity; c > 0 {
-			s.bins, s.room = x.e, capacity(c, s.t*x.k, x.e, s.t)
+	if x.capacity > 0 {
+		if s.most = axis.Capacity(x.capacity, s.t, x.k, x.e); s.most == s.t {
+			s.most = 0
 		}
+	}
+	switch {
+	case s.exchange && s.most > 0 && x.e*s.most < s.owners*s.rows:
+		s.bins, s.room = x.e, s.most
 		s.rows = s.bins * s.room
+	case s.exchange:
+		s.bins, s.room = s.owners, s.rows
+		s.rows = s.bins * s.room
+	case s.most > 0:
+		s.rows = min(s.rows, s.e*s.most)
 	}
 	if s.rows > maxSize {
 		return s, fmt.Errorf("%d rows a device, wanted at most %d", s.rows, maxSize)
 	}
 	return s, nil
-}
-
-// capacity is how many of a device's rows an expert takes: factor times its share, rounded up, and at most all tokens.
-func capacity(factor float64, rows, experts, tokens int) int {
-	share := factor * float64(rows) / float64(experts)
-	if share >= float64(tokens) {
-		return tokens
-	}
-	n := int(share)
-	if float64(n) < share {
-		n++
-	}
-	return max(n, 1)
 }

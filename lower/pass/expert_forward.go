@@ -1,6 +1,9 @@
 package pass
 
-import "mix/lower/ir"
+import (
+	"mix/lower/ir"
+	"mix/sharding"
+)
 
 // passed is what a device knows after its forward pass.
 type passed struct {
@@ -9,12 +12,16 @@ type passed struct {
 	each       *ir.Value // [R, D] results of the rows that it sent, before weights; where the hidden width is split a part of the sum
 }
 
-// forward is y [T, D] of routed experts, and if keep is set what the gradient reads.
+// forward is y [T, D] of routed experts, with a capacity the number of dropped rows, and if keep is set what the gradient
+// reads.
 func (s expertSplit) forward(b ir.Builder, keep bool) []*ir.Value {
 	in := s.inputs(b)
 	return s.region(b, in, func(b ir.Builder, in []*ir.Value) []placed {
 		p := s.pass(b, in)
 		out := []placed{{p.combine(b, in[2]), s.byToken()}}
+		if s.x.capacity > 0 {
+			out = append(out, placed{p.dropped(b), sharding.Spec{}})
+		}
 		if !keep {
 			return out
 		}
@@ -57,7 +64,7 @@ func (s expertSplit) matrices(b ir.Builder, in []*ir.Value) (gate, up, down *ir.
 // pass is the forward pass on one device, from the parts of inputs.
 func (s expertSplit) pass(b ir.Builder, in []*ir.Value) passed {
 	gate, up, down := s.matrices(b, in)
-	p := passed{route: s.newRoute(b, in[1], s.numberOf(in), nil)}
+	p := passed{route: s.newRoute(b, in, nil)}
 	p.rows = p.there(b, in[0])
 	p.g = s.products.gemm(b, p.rows, gate, p.sizes, false)
 	p.u = s.products.gemm(b, p.rows, up, p.sizes, false)

@@ -9,7 +9,7 @@ import (
 // again is the pass that kept was kept of.
 func (s expertSplit) again(b ir.Builder, in, kept []*ir.Value) passed {
 	return passed{
-		route: s.newRoute(b, in[1], s.numberOf(in), kept[1:3]),
+		route: s.newRoute(b, in, kept[1:3]),
 		rows:  kept[0], g: kept[3], u: kept[4], each: kept[5],
 	}
 }

@@ -11,18 +11,20 @@ type route struct {
 	expertSplit
 	from  *ir.Value // [N] the row of the sender in this place, R for none: of what is sent, or without an exchange of what is computed
 	slot  *ir.Value // [R] the place of a row in what is sent; beyond the end for one that is dropped. Nil without an exchange
-	mine  *ir.Value // [R] of i1, without an exchange: this device has the row's expert. Nil if it has all
+	fits  *ir.Value // [R] of i1: the row's expert has room. Nil if all have
+	mine  *ir.Value // [R] of i1, without an exchange: this device has the row's expert, which has room. Nil for all
 	place *ir.Value // the place of a row among those computed, by expert: [N] of those received, [R] without an exchange
 	order *ir.Value // [N] its inverse, nil without an exchange
 	sizes *ir.Value // [E] rows of each expert
 }
 
-// newRoute counts. number is the device's own [1] i32. kept, if not nil, are place and sizes from an earlier one.
-func (s expertSplit) newRoute(b ir.Builder, chosen, number *ir.Value, kept []*ir.Value) route {
+// newRoute counts, from the parts of inputs. kept, if not nil, are place and sizes from an earlier one.
+func (s expertSplit) newRoute(b ir.Builder, in, kept []*ir.Value) route {
 	r := route{expertSplit: s}
-	flat := b.Reshape(chosen, s.t*s.x.k) // [R]
+	flat := b.Reshape(in[1], s.t*s.x.k) // [R]
+	r.fits = s.fitting(b, flat, in[2])
 	if !s.exchange {
-		r.stay(b, flat, number)
+		r.stay(b, flat, s.numberOf(in))
 		return r
 	}
 	r.send(b, flat)
@@ -48,7 +50,15 @@ func (r *route) stay(b ir.Builder, flat, number *ir.Value) {
 		ids = b.Binary("subtract", flat, first)
 		above := b.Compare("GE", ids, b.Const(flat.Type, "0"))
 		r.mine = b.Binary("and", above, b.Compare("LT", ids, none))
-		ids = b.Emit("select", nil, ids.Type, r.mine, ids, none)
+	}
+	switch {
+	case r.mine == nil:
+		r.mine = r.fits
+	case r.fits != nil:
+		r.mine = b.Binary("and", r.mine, r.fits)
+	}
+	if r.mine != nil {
+		ids = b.Emit("select", nil, ids.Type, r.mine, ids, b.Const(flat.Type, strconv.Itoa(r.e)))
 	}
 	r.place, r.sizes = r.byExpert(b, ids)
 	r.from = b.Inverse(r.place, r.rows, r.t*r.x.k)
@@ -58,20 +68,20 @@ func (r *route) stay(b ir.Builder, flat, number *ir.Value) {
 func (r *route) send(b ir.Builder, flat *ir.Value) {
 	rows := r.t * r.x.k
 	bin := b.Div(flat, b.Const(flat.Type, strconv.Itoa(r.x.e/r.bins)))
-	own := oneHot(b, bin, r.bins)                                 // [R, bins]
+	own := oneHot(b, bin, r.bins) // [R, bins]
+	if r.fits != nil {
+		own = b.Mul(own, b.Broadcast(b.Convert(r.fits, "i32"), []int{rows, r.bins}, 0))
+	}
 	upTo := b.Reduce("add", b.Mul(own, b.CumSum(own, 0)), "0", 1) // [R] from 1
 	at := b.Binary("subtract", upTo, b.Const(upTo.Type, "1"))     // [R]
 	size := b.Const(bin.Type, strconv.Itoa(r.room))               // [R]
 	r.slot = b.Add(b.Mul(bin, size), at)                          // [R]
-	if r.dropping() {
+	if r.fits != nil {
 		beyond := b.Add(b.Iota(0, "i32", rows), b.Const(bin.Type, strconv.Itoa(r.rows)))
-		r.slot = b.Emit("select", nil, bin.Type, b.Compare("LT", at, size), r.slot, beyond)
+		r.slot = b.Emit("select", nil, bin.Type, r.fits, r.slot, beyond)
 	}
 	r.from = b.Inverse(r.slot, r.rows, rows)
 }
-
-// dropping tells whether rows may find no room.
-func (r *route) dropping() bool { return r.room < r.t*min(r.x.k, r.x.e/r.bins) }
 
 // byExpert puts rows of one expert together, in their order, and counts them; ids [n] i32, E for none, which come last.
 func (s expertSplit) byExpert(b ir.Builder, ids *ir.Value) (place, sizes *ir.Value) {
@@ -113,10 +123,7 @@ func (r route) back(b ir.Builder, y *ir.Value) *ir.Value {
 	y = b.Rows(y, r.place)
 	here := r.mine
 	if r.exchange {
-		y = b.Rows(r.swap(b, y), r.slot)
-		if r.dropping() {
-			here = b.Compare("LT", r.slot, b.Const(r.slot.Type, strconv.Itoa(r.rows)))
-		}
+		y, here = b.Rows(r.swap(b, y), r.slot), r.fits
 	}
 	if here != nil {
 		_, dims, _ := y.Type.Split()

@@ -3,9 +3,7 @@ package pass
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"math"
-	"math/rand/v2"
 	"sync"
 	"testing"
 
@@ -102,57 +100,4 @@ func elements(dims []int) int {
 		n *= d
 	}
 	return n
-}
-
-// drops tells which rows find no room: of each device's tokens those of an expert after the first room.
-func drops(chosen []float32, devices, room int) []bool {
-	dropped := make([]bool, len(chosen))
-	for d := range devices {
-		share, seen := len(chosen)/devices, map[float32]int{}
-		for i := d * share; i < (d+1)*share; i++ {
-			dropped[i] = seen[chosen[i]] >= room
-			seen[chosen[i]]++
-		}
-	}
-	return dropped
-}
-
-// TestCapacityDrops holds a layer with a capacity to one that drops nothing and is given weight zero for the rows that are
-// to be dropped: result and gradients are equal, but that dropped rows' weights have gradient zero.
-func TestCapacityDrops(t *testing.T) {
-	l, ctx := layer{"f32", 24, 2, 8, 4, 6, true}, on(t, "expert=2", "")
-	dropless := onTwo(t, l.gradientModule(false), ctx)
-	for _, test := range []struct {
-		factor float64
-		room   int // of 12 tokens a device, 24 rows, 4 experts
-	}{{1.25, 8}, {0.01, 1}, {100, 12}} {
-		ctx.Capacity = test.factor
-		program := onTwo(t, l.gradientModule(false), ctx)
-		for name, route := range map[string]routing{"even": uniform, "ragged": ragged} {
-			t.Run(fmt.Sprint(name, " ", test.factor), func(t *testing.T) {
-				r := rand.New(rand.NewPCG(3, 4))
-				args := append(l.args(r, route), random(r, l.types()[0], 1))
-				got := program(args)
-				count, dropped := 0, drops(args[1].data, 2, test.room)
-				for i, d := range dropped {
-					if d {
-						args[2].data[i] = 0
-						count++
-					}
-				}
-				require.Equal(t, test.factor == 100, count == 0, "the test drops rows")
-				want := dropless(args)
-				for i, d := range dropped {
-					if d {
-						want[2][i] = 0
-					}
-				}
-				for i := range want {
-					diff, scale := apart(got[i], want[i])
-					t.Logf("%d rows dropped, result %d: largest difference %.2g of %.2g", count, i, diff, scale)
-					require.LessOrEqual(t, diff, 1e-6*scale, "result %d", i)
-				}
-			})
-		}
-	}
 }

@@ -24,6 +24,7 @@ type expertSplit struct {
 	owners     int // O
 	rows       int // N
 	bins, room int // of what a device sends: N = bins·room, owner by owner
+	most       int // rows of its tokens that an expert has room for, 0 for all
 }
 
 // The places of values on the mesh.
@@ -47,35 +48,41 @@ type placed struct {
 
 // region emits a region of one device's work. body gets the parts of in and gives parts and places of the results.
 func (s expertSplit) region(b ir.Builder, in []placed, body func(b ir.Builder, in []*ir.Value) []placed) []*ir.Value {
-	m := s.ctx.Mesh
-	scaled := func(t ir.Type, spec sharding.Spec, by func(size, shards int) int) ir.Type {
-		elem, dims, _ := t.Split()
-		out := make([]int, len(dims))
-		for i, d := range dims {
-			out[i] = by(d, m.Size(spec[i]...))
-		}
-		return ir.Tensor(elem, out...)
-	}
+	return ownWork(b, s.ctx.Mesh, s.axes, in, body)
+}
+
+// ownWork emits a region of one device's work along axes, as expertSplit.region does.
+func ownWork(b ir.Builder, m sharding.Mesh, along []axis.Mesh, in []placed, body func(b ir.Builder, in []*ir.Value) []placed) []*ir.Value {
 	var operands []*ir.Value
 	var parts, types []ir.Type
 	var ins, outs, axes []string
 	for _, p := range in {
 		operands = append(operands, p.v)
-		parts = append(parts, scaled(p.v.Type, p.spec, func(size, shards int) int { return size / shards }))
+		parts = append(parts, p.scaled(m, func(size, shards int) int { return size / shards }))
 		ins = append(ins, "<"+shardingOf(p.spec, nil)+">")
 	}
 	r := ir.NewRegion(parts...)
 	var results []*ir.Value
 	for _, p := range body(ir.At(r), r.Args) {
 		results = append(results, p.v)
-		types = append(types, scaled(p.v.Type, p.spec, func(size, shards int) int { return size * shards }))
+		types = append(types, p.scaled(m, func(size, shards int) int { return size * shards }))
 		outs = append(outs, "<"+shardingOf(p.spec, nil)+">")
 	}
 	r.Emit("sdy.return", results, nil)
-	for _, a := range s.axes {
+	for _, a := range along {
 		axes = append(axes, string(a))
 	}
 	return b.Manual(axes, operands, ins, outs, r, types...)
+}
+
+// scaled is the type with each size as by makes it of size and number of parts.
+func (p placed) scaled(m sharding.Mesh, by func(size, shards int) int) ir.Type {
+	elem, dims, _ := p.v.Type.Split()
+	out := make([]int, len(dims))
+	for i, d := range dims {
+		out[i] = by(d, m.Size(p.spec[i]...))
+	}
+	return ir.Tensor(elem, out...)
 }
 
 // sum adds up over the devices along axes; x itself if there are none.

@@ -2,7 +2,6 @@ package pass
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"regexp"
 	"strings"
@@ -94,36 +93,31 @@ func TestExpertCollectives(t *testing.T) {
 		name, mesh, preset string
 		l                  layer
 		frozen             bool
-		capacity           float64
 		want               []string
 	}{
-		{"rows of two tokens travel, with the ids of their experts", "expert=2", "", layer{"bf16", 4, 1, 8, 4, 6, true}, false, 0, []string{
+		{"rows of two tokens travel, with the ids of their experts", "expert=2", "", layer{"bf16", 4, 1, 8, 4, 6, true}, false, []string{
 			"to_all 2x2xi32 " + pairs, "to_all 2x2x8xbf16 " + pairs, "to_all 2x2x8xbf16 " + pairs,
 			"to_all 2x2x8xbf16 " + pairs, "to_all 2x2x8xbf16 " + pairs}},
-		{"tokens that do not divide stay, and results are added", "expert=2", "", layer{"bf16", 3, 2, 8, 4, 6, true}, false, 0, []string{
+		{"tokens that do not divide stay, and results are added", "expert=2", "", layer{"bf16", 3, 2, 8, 4, 6, true}, false, []string{
 			"reduce 6x8xbf16 " + pairs, "reduce 6x8xbf16 " + pairs}},
-		{"a split hidden width adds y, dx and the weights' gradient", "tensor=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, false, 0, []string{
+		{"a split hidden width adds y, dx and the weights' gradient", "tensor=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, false, []string{
 			"reduce 4x8xf32 " + pairs, "reduce 4x8xf32 " + pairs, "reduce 4x2xf32 " + pairs}},
-		{"data adds the matrices' gradients", "data=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, false, 0, []string{
+		{"data adds the matrices' gradients", "data=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, false, []string{
 			"reduce 4x6x8xbf16 " + pairs, "reduce 4x6x8xbf16 " + pairs, "reduce 4x8x6xbf16 " + pairs}},
-		{"and nothing if they are frozen", "data=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, true, 0, nil},
-		{"all three", "data=2 expert=2 tensor=2", "", layer{"f32", 8, 2, 8, 4, 6, true}, false, 0, []string{
+		{"and nothing if they are frozen", "data=2", "", layer{"bf16", 4, 2, 8, 4, 6, true}, true, nil},
+		{"all three", "data=2 expert=2 tensor=2", "", layer{"f32", 8, 2, 8, 4, 6, true}, false, []string{
 			"to_all 2x4xi32 " + across, "to_all 2x4x8xf32 " + across, "to_all 2x4x8xf32 " + across, "reduce 2x8xf32 " + tensor,
 			"to_all 2x4x8xf32 " + across, "to_all 2x4x8xf32 " + across, "reduce 2x8xf32 " + tensor, "reduce 2x2xf32 " + tensor,
 			"reduce 2x3x8xf32 " + data, "reduce 2x3x8xf32 " + data, "reduce 2x8x3xf32 " + data}},
-		{"experts over expert and tensor send among four", "data=2 expert=2 tensor=2", "dp+ep+tp+etp1", layer{"f32", 8, 2, 8, 4, 6, true}, true, 0, []string{
+		{"experts over expert and tensor send among four", "data=2 expert=2 tensor=2", "dp+ep+tp+etp1", layer{"f32", 8, 2, 8, 4, 6, true}, true, []string{
 			"to_all 4x1xi32 " + fours, "to_all 4x1x8xf32 " + fours, "to_all 4x1x8xf32 " + fours,
 			"to_all 4x1x8xf32 " + fours, "to_all 4x1x8xf32 " + fours}},
-		{"tokens that divide over data alone are split over it", "data=2 expert=2 tensor=2", "", layer{"f32", 6, 1, 8, 4, 6, true}, true, 0, []string{
+		{"tokens that divide over data alone are split over it", "data=2 expert=2 tensor=2", "", layer{"f32", 6, 1, 8, 4, 6, true}, true, []string{
 			"reduce 3x8xf32 " + across, "reduce 3x8xf32 " + tensor, "reduce 3x8xf32 " + across, "reduce 3x8xf32 " + tensor, "reduce 3x1xf32 " + tensor}},
-		{"a capacity of the share halves what is sent", "expert=2", "", layer{"bf16", 16, 1, 8, 4, 6, true}, true, 1, []string{
-			"to_all 2x4xi32 " + pairs, "to_all 2x4x8xbf16 " + pairs, "to_all 2x4x8xbf16 " + pairs,
-			"to_all 2x4x8xbf16 " + pairs, "to_all 2x4x8xbf16 " + pairs}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			m, ctx := test.l.gradientModule(test.frozen), on(t, test.mesh, test.preset)
-			ctx.Capacity = test.capacity
 			p, err := Named("expert")
 			require.NoError(t, err)
 			_, err = Run(m, ctx, p, Hooks{Verify: true})
@@ -139,8 +133,6 @@ func TestExpertRefuses(t *testing.T) {
 		spoil func(ctx *Context, forward, gradient *ir.Op)
 		want  string
 	}{
-		{"a negative capacity", func(ctx *Context, _, _ *ir.Op) { ctx.Capacity = -1 }, "capacity -1, wanted a factor"},
-		{"a capacity that is no number", func(ctx *Context, _, _ *ir.Op) { ctx.Capacity = math.NaN() }, "capacity NaN, wanted a factor"},
 		{"float choices", func(_ *Context, f, _ *ir.Op) { f.Operands[1] = f.Operands[2] }, "@main: mix.routed_experts: "},
 		{"a gradient without what was kept", func(_ *Context, _, g *ir.Op) { g.Operands = g.Operands[:7] }, "mix.routed_experts_gradient: 7 operands and 5 results, wanted at least 13 and 2"},
 		{"a gradient that lacks a matrix", func(_ *Context, _, g *ir.Op) { g.Results = g.Results[:4] }, "4 results, wanted those of x, weights and 3 matrices"},
@@ -203,7 +195,7 @@ func TestUnsoundExpertsNeverPanic(t *testing.T) {
 	r, refused := rand.New(rand.NewPCG(7, 8)), 0
 	meshes := []Context{on(t, "expert=2", ""), on(t, "data=2 expert=2 tensor=2", ""), on(t, "expert=2 tensor=2", "ep+tp+etp1")}
 	var texts []string
-	for _, name := range []string{"expert", "expert_gradient", "expert_etp1"} {
+	for _, name := range []string{"expert", "expert_gradient", "expert_etp1", "expert_capacity"} {
 		a, err := txtar.ParseFile("testdata/" + name + ".txtar")
 		require.NoError(t, err)
 		for _, s := range a.Files {

@@ -14,17 +14,13 @@ import (
 //	                   with transposed = "true" x [R, N] → y [R, M], by the transposed matrices
 //	mix.grouped_outer  a [R, N], b [R, M], sizes → y [E, N, M], y[e] = Σ a[r]·b[r]ᵀ over the rows of e
 //
+// Groups may have fewer rows than there are; results of the others are zeros, and no sum has them.
+//
 // After: on cpu none of them is left. Each group's rows run in blocks through its own matrix, so that the
-// work is that of the rows and not E times as much; sums have a fixed order.
+// work is that of the rows and not E times as much; sums have a fixed order. On cuda those by matrices of one tensor are
+// kernels, and work and order are the same.
 func groupedGEMM(m *ir.Module, ctx Context) (changed bool, err error) {
-	for _, name := range []string{"mix.grouped_gemm", "mix.grouped_outer"} {
-		did, err := takeRules(m, name, ctx.Platform)
-		if err != nil {
-			return changed, err
-		}
-		changed = changed || did
-	}
-	return changed, nil
+	return takeRules(m, ctx, "mix.grouped_gemm", "mix.grouped_outer")
 }
 
 // groups is what both composites have.

@@ -28,7 +28,7 @@ var list = []Pass{
 	},
 	{
 		Name: "routed_experts",
-		Does: "puts the platform's form of mix.routed_experts in its place",
+		Does: "puts the platform's form of mix.routed_experts and of its gradient in their place",
 		After: []After{
 			{"constrain", "a note between a value and its use would hide what the value is"},
 			{"expert", "on a mesh the form of one device would compute all experts everywhere"},
@@ -42,6 +42,22 @@ var list = []Pass{
 			{"routed_experts", "the bodies that it replaces are made of grouped products"},
 		},
 		Run: groupedGEMM,
+	},
+	{
+		Name: "attention",
+		Does: "on CUDA, puts kernels that keep no scores in the place of mix.attention and mix.paged_attention",
+		After: []After{
+			{"constrain", "a note between a value and its use would hide what the value is"},
+		},
+		Run: attention,
+	},
+	{
+		Name: "put_rows",
+		Does: "writes mix.put_rows in place",
+		After: []After{
+			{"constrain", "a note on a pool would keep it from being written in place"},
+		},
+		Run: putRows,
 	},
 	{
 		Name: "one_row",
@@ -59,6 +75,7 @@ var list = []Pass{
 			{"constrain", "its notes are composites"},
 			{"routed_experts", "its rule takes composites"},
 			{"grouped_gemm", "so does its rule"},
+			{"attention", "so do its rules"},
 		},
 		Run: inline,
 	},

@@ -31,7 +31,6 @@ type Context struct {
 	Devices  int    // of a mesh that the trace brought along; 0 is one
 	Mesh     sharding.Mesh
 	Rules    sharding.Rules // what axis notes mean on Mesh
-	Capacity float64        // times its share of a device's rows an expert takes at most where experts are split; 0 drops none
 	Skip     []string       // names of passes that do not run
 }
 
@@ -105,18 +104,29 @@ type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 // rules holds the fast forms, by composite and platform. A composite without a row is emitted as
 // stablehlo.composite, and XLA inlines its body: that costs speed and never correctness.
 var rules = map[string]map[string]rule{
-	"mix.routed_experts": {target.CPU: routedExpertsCPU},
-	"mix.grouped_gemm":   {target.CPU: groupedGEMMCPU},
-	"mix.grouped_outer":  {target.CPU: groupedOuterCPU},
+	"mix.routed_experts":          {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
+	"mix.routed_experts_gradient": {target.CUDA: routedExpertsGradientCUDA},
+	"mix.grouped_gemm":            {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
+	"mix.grouped_outer":           {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
+	"mix.attention":               {target.CUDA: attentionCUDA},
+	"mix.paged_attention":         {target.CUDA: pagedAttentionCUDA},
 }
 
-// takeRules replaces every composite called name by its rule for the platform, if there is one.
-func takeRules(m *ir.Module, name, platform string) (changed bool, err error) {
-	r := rules[name][platform]
-	if r == nil {
-		return false, nil
+// takeRules replaces every composite called one of names by its rule for the platform, if there is one.
+func takeRules(m *ir.Module, ctx Context, names ...string) (changed bool, err error) {
+	may := takeable(m, ctx)
+	for _, name := range names {
+		r := rules[name][ctx.Platform]
+		if r == nil {
+			continue
+		}
+		did, err := rewriteOps(m, name, func(op *ir.Op) bool { return composite(op) == name && (may == nil || may(op)) }, r)
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || did
 	}
-	return rewrite(m, name, r)
+	return changed, nil
 }
 
 // rewrite replaces every composite called name, in any function and region, by what r emits.

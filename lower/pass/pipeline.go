@@ -185,16 +185,14 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 	var results []*ir.Value
 	var types []ir.Type
 	var out []string
-	scatter := p.schedule.Microbatches%p.schedule.Stages == 0
-	groupsOf := p.mesh.Groups(axis.Pipe)
 	for _, v := range carried { // zero on all stages but one
-		types = append(types, v.Type)
 		spec := make(sharding.Spec, len(dims(v)))
-		if scatter {
-			v = inner.ReduceScatter(v, groupsOf, p.next())
+		types = append(types, v.Type)
+		if p.schedule.Microbatches%p.schedule.Stages == 0 {
+			v = p.scatter(inner, v)
 			spec[0] = []axis.Mesh{axis.Pipe}
 		} else {
-			v = inner.AllReduce(v, groupsOf, p.next())
+			v = inner.AllReduce(v, p.mesh.Groups(axis.Pipe), p.next())
 		}
 		results = append(results, v)
 		out = append(out, "<"+shardingOf(spec, after(1, len(spec)))+">")
@@ -214,6 +212,33 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 		}
 	}
 	return all
+}
+
+// scatter gives each stage its part of the microbatches of v, which is zero on all stages but the one where carries leave.
+// That one sends each of the others its part. A reduce-scatter would do, but the partitioner makes its operand whole along
+// the other axes of the mesh, and leaves a permutation's as it lies.
+func (p *stages) scatter(b ir.Builder, v *ir.Value) (part *ir.Value) {
+	stages, d := p.schedule.Stages, dims(v)
+	leaves := b0(!p.gradient, stages-1)
+	n := d[0] / stages
+	for to := range stages {
+		start, limit := make([]int, len(d)), slices.Clone(d)
+		start[0], limit[0] = to*n, (to+1)*n
+		x := b.Slice(v, start, limit)
+		if to != leaves {
+			var pairs [][2]int
+			for _, ring := range p.mesh.Groups(axis.Pipe) {
+				pairs = append(pairs, [2]int{ring[leaves], ring[to]})
+			}
+			x = b.Permute(x, pairs, p.next())
+		}
+		if part == nil {
+			part = x
+		} else {
+			part = b.Add(part, x)
+		}
+	}
+	return part
 }
 
 // next is a channel of its own.

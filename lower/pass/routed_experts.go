@@ -18,18 +18,22 @@ import (
 //	gate, up, down: with form = "split" E matrices [F, D], E matrices [F, D], E matrices [D, F],
 //	        with form = "stacked" one [E, F, D], one [E, F, D], one [E, D, F]
 //
-// and means y[t] = Σᵢ weights[t,i] · down·(silu(gate·x[t]) · (up·x[t])), e = chosen[t,i] choosing
+// and with the attributes capacity and drop, see package composite, a second result, the number of rows dropped, [] f32.
+// It means y[t] = Σᵢ weights[t,i] · down·(silu(gate·x[t]) · (up·x[t])), e = chosen[t,i] choosing
 // the matrices. T tokens, D model width, K experts a token, E experts, F their hidden width, R = T·K
 // rows, row t·K+i being choice i of token t.
 //
-// After: on cpu no mix.routed_experts is left. Each token's sum runs over its choices in order, no
+// mix.routed_experts_gradient is described in package composite.
+//
+// After: on cpu no mix.routed_experts is left, on cuda neither of the two whose matrices are stacked and alike and whose rows
+// all have room. Each token's sum runs over its choices in order, no
 // matter what else is in the batch, and nothing is scattered: results repeat bit for bit.
 func routedExperts(m *ir.Module, ctx Context) (changed bool, err error) {
 	merged, err := mergeKept(m)
 	if err != nil {
 		return false, err
 	}
-	changed, err = takeRules(m, "mix.routed_experts", ctx.Platform)
+	changed, err = takeRules(m, ctx, routedName, routedGradientName)
 	return merged || changed, err
 }
 
@@ -41,17 +45,20 @@ func mergeKept(m *ir.Module) (changed bool, err error) {
 		err := ir.WalkRegions(f.Body, func(region *ir.Region) error {
 			for i := 0; i < len(region.Ops); i++ {
 				plain := region.Ops[i]
-				if composite(plain) != "mix.routed_experts" || len(plain.Results) != 1 {
+				n := answers(plain)
+				if composite(plain) != "mix.routed_experts" || len(plain.Results) != n {
 					continue
 				}
 				j := slices.IndexFunc(region.Ops, func(op *ir.Op) bool {
-					return composite(op) == "mix.routed_experts" && len(op.Results) > 1 && slices.Equal(op.Operands, plain.Operands)
+					return composite(op) == "mix.routed_experts" && answers(op) == n && len(op.Results) > n && slices.Equal(op.Operands, plain.Operands)
 				})
 				if j < 0 {
 					continue
 				}
 				kept := region.Ops[j]
-				by[plain.Results[0]] = kept.Results[0]
+				for i, v := range plain.Results {
+					by[v] = kept.Results[i]
+				}
 				first, second := min(i, j), max(i, j)
 				region.Ops[first] = kept
 				region.Ops = slices.Delete(region.Ops, second, second+1)
@@ -68,6 +75,14 @@ func mergeKept(m *ir.Module) (changed bool, err error) {
 	return changed, nil
 }
 
+// answers is how many results of experts come before what is kept: y, and with a capacity the number of dropped rows.
+func answers(op *ir.Op) int {
+	if _, bounded := op.Attrs["composite_attributes"].Entry("capacity"); bounded {
+		return 2
+	}
+	return 1
+}
+
 // experts is a mix.routed_experts taken apart.
 type experts struct {
 	x, chosen, weights *ir.Value
@@ -75,6 +90,8 @@ type experts struct {
 	stacked            bool
 	elem               string // of x
 	t, k, d, e, f      int
+	capacity           float64 // factor, 0 for no bound
+	byWeight           bool    // the rows of the lowest weights are dropped, else the last
 }
 
 func readExperts(op *ir.Op) (x experts, err error) {
@@ -114,6 +131,9 @@ func readExperts(op *ir.Op) (x experts, err error) {
 		return x, fmt.Errorf("gate %s, wanted [F, D] or [E, F, D]", op.Operands[3].Type)
 	}
 	x.f = gd[0]
+	if x.capacity, x.byWeight, err = readCapacity(op); err != nil {
+		return x, err
+	}
 	return x, x.check(op)
 }
 
@@ -175,7 +195,7 @@ func routedExpertsCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(op.Results) > 1 { // a training step: many rows, for which the body's grouped products are the fast form
+	if len(op.Results) > 1 { // a step of training: many rows, for which the body's grouped products are the fast form
 		return nil, nil
 	}
 	if !x.stacked && x.fewTokens() {

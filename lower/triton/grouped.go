@@ -21,7 +21,7 @@ type Grouped struct {
 //	order   [R] i32       with Routed: the routed row at each place of the group order
 //	weights [T, K] f32    with Routed, of routed rows
 //	blocks, offsets       see Groups
-//	y       [R, Out]      y[r] = w[group of r]·x[r]; with Routed y[order[r]] = weight of order[r] · w·x[r]
+//	y       [R, Out]      y[r] = w[group of r]·x[r]; with Routed y[order[r]] = weight of order[r] · w·x[r]. Not Routed with Rest
 //
 // Summed and weighted in f32. Each row of y is written once, so runs repeat bit for bit.
 func (g Grouped) Call(t Tile) (Call, error) {
@@ -34,6 +34,9 @@ func (g Grouped) Call(t Tile) (Call, error) {
 	}
 	if err := check(name, g.Groups, g.Elem, t, "in", g.In, "out", g.Out); err != nil {
 		return Call{}, err
+	}
+	if g.Routed && g.Rest {
+		return Call{}, fmt.Errorf("triton: %s: rows behind the last group, wanted none in the order of routed rows", name)
 	}
 	if g.Routed && (g.Choices < 1 || g.Rows%g.Choices != 0) {
 		return Call{}, fmt.Errorf("triton: %s: %d rows of %d choices a token, wanted whole tokens", name, g.Rows, g.Choices)
@@ -62,6 +65,7 @@ func (g Grouped) Call(t Tile) (Call, error) {
 	columns := ceil(g.Out, t.N)
 	pm, pn := k.order(k.Program(0), g.Blocks(t.M), columns, t.Group)
 	b := k.block(blocks, offsets, pm, g.Groups, t.M)
+	k.clear(y, b, pn, g.Groups, g.Out, t)
 	k.If(b.used, func() {
 		cols, inside := k.span(pn, t.N, g.Out) // [N]
 		rows := k.offsets(k.Range(t.M), g.In, t.M*g.In)

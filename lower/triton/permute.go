@@ -10,7 +10,7 @@ type Permute struct {
 }
 
 // groups are the rows it orders.
-func (p Permute) groups() Groups { return Groups{p.Tokens * p.Choices, p.Experts} }
+func (p Permute) groups() Groups { return Groups{Rows: p.Tokens * p.Choices, Experts: p.Experts} }
 
 // Call is the kernel, one program.
 //
@@ -138,10 +138,10 @@ func (k *kernel) blockMap(counts, starts, blocks *Value, g Groups, m int) {
 	k.For(k.Int(0), k.Int(most), k.Int(n), nil, func(i *Value, _ []*Value) []*Value {
 		p := k.Add(k.Range(n), i)
 		passed := k.LessEqual(k.Row(ends), k.Column(p))                                                 // [n, E]
-		expert := k.Min(k.Sum(k.Convert(passed, I32), 1), k.Int(g.Experts))                             // [n]
+		expert := k.Min(k.Sum(k.Convert(passed, I32), 1), k.Int(g.all()))                               // [n]
 		first := k.Add(k.Mul(k.Sub(k.Column(p), k.Row(before)), k.Int(m)), k.Row(starts))               // [n, E]
 		own := k.Equal(k.Column(expert), k.Row(k.Range(width)))                                         // [n, E]
-		own = k.And(own, k.Less(k.Row(k.Range(width)), k.Int(g.Experts)))                               // an expert of that number
+		own = k.And(own, k.Less(k.Row(k.Range(width)), k.Int(g.all())))                                 // a group of that number
 		inside := k.Less(p, k.Int(most))                                                                // [n]
 		k.Store(k.Ptr(blocks, p), expert, inside)                                                       // row 0
 		k.Store(k.Ptr(blocks, k.Add(p, k.Int(most))), k.Sum(k.Select(own, first, k.Int(0)), 1), inside) // row 1

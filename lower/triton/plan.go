@@ -55,7 +55,7 @@ const fewTokens = 64
 // gate, up and down in group order.
 func (x Experts) Forward(t Table) (Plan, error) {
 	p := Plan{types: map[string]string{}, Inputs: []string{"x", "chosen", "weights", "gate", "up", "down"}, Outputs: []string{"y"}}
-	g := Groups{x.Tokens * x.Choices, x.Experts}
+	g := Groups{Rows: x.Tokens * x.Choices, Experts: x.Experts}
 	if err := g.check("experts"); err != nil {
 		return p, err
 	}

@@ -136,10 +136,54 @@ func TestGroupedPlansTakeSizes(t *testing.T) {
 	execute(t, p, all)
 	near(t, outer, all["y"], 1e-5)
 
+	_, err = triton.Grouped{Groups: triton.Groups{Rows: rows, Experts: 2, Rest: true}, In: n, Out: m, Elem: triton.F32, Routed: true, Choices: 1}.Call(small)
+	require.ErrorContains(t, err, "wanted none in the order of routed rows")
 	_, err = triton.Grouped{Groups: rt.groups(), In: n, Out: m, Elem: triton.F32, Routed: true}.Plan(tiny(1))
 	require.ErrorContains(t, err, "wanted group order")
 	_, err = triton.Outer{Groups: rt.groups(), N: n, M: m, Elem: triton.F32}.Plan(triton.Table{})
 	require.ErrorContains(t, err, "no row for outer")
+}
+
+// TestRowsBehindTheLastGroup are zeros of products, and in no sum.
+func TestRowsBehindTheLastGroup(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 4))
+	const rows, n, m = 53, 24, 40
+	for _, sizes := range [][]int64{{5, 0, 17}, {0, 0, 0}, {16, 16, 16}, {53, 0, 0}, {0, 0, 1}, {20, 20, 13}, {1, 1, 1, 1}} {
+		t.Run(fmt.Sprint(sizes), func(t *testing.T) {
+			groups := triton.Groups{Rows: rows, Experts: len(sizes), Rest: true}
+			a, b, w := random(r, triton.F32, rows, n), random(r, triton.F32, rows, m), random(r, triton.F32, len(sizes), m, n)
+			product, outer := make([]float64, rows*m), make([]float64, len(sizes)*n*m)
+			row := 0
+			for e, size := range sizes {
+				for range size {
+					for j := range m {
+						product[row*m+j] = dot(a, row, w, e*m+j, n)
+						for i := range n {
+							outer[(e*n+i)*m+j] += float64(a.Floats[row*n+i]) * float64(b.Floats[row*m+j])
+						}
+					}
+					row++
+				}
+			}
+			for ; row < rows; row++ { // what lies there may be anything
+				for i := range n {
+					a.Floats[row*n+i] = float32(math.NaN())
+				}
+			}
+			p, err := triton.Grouped{Groups: groups, In: n, Out: m, Elem: triton.F32}.Plan(tiny(1))
+			require.NoError(t, err)
+			all := map[string]*interp.Array{"x": a, "w": w, "sizes": i32(sizes)}
+			execute(t, p, all)
+			_, err = interp.Run(p.Steps[1].Call, a, w, all["blocks"], all["offsets"])
+			require.NoError(t, err, "an element of y is not written")
+			near(t, product, all["y"], 1e-5)
+			p, err = triton.Outer{Groups: groups, N: n, M: m, Elem: triton.F32}.Plan(tiny(1))
+			require.NoError(t, err)
+			all = map[string]*interp.Array{"a": a, "b": b, "sizes": i32(sizes)}
+			execute(t, p, all)
+			near(t, outer, all["y"], 1e-5)
+		})
+	}
 }
 
 // TestDefaultTilesComputeTheSame runs kernels as they are cut on a GPU, on shapes that fill no tile.

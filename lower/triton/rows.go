@@ -7,16 +7,28 @@ import "fmt"
 // A kernel over rows in group order takes
 //
 //	blocks  [2, P] i32    expert and first row of each block of M rows; expert E where a block is not used
-//	offsets [E+1]  i32    where each group begins, and R
+//	offsets [E+1]  i32    where each group begins, and the last ends
+//
+// With Rest there may be rows behind the last group, whose results are zeros. Their blocks are of expert E, and those
+// that are not used of expert E+1.
 type Groups struct {
 	Rows    int // R
 	Experts int // E
+	Rest    bool
 }
 
 // Blocks is P, the most blocks of m rows that R rows in E groups can need.
 func (g Groups) Blocks(m int) int {
-	some := min(g.Rows, g.Experts)
+	some := min(g.Rows, g.all())
 	return (g.Rows + some*(m-1)) / m
+}
+
+// all is the number of groups that have blocks.
+func (g Groups) all() int {
+	if g.Rest {
+		return g.Experts + 1
+	}
+	return g.Experts
 }
 
 // Average is the rows of an average group, rounded up.
@@ -38,7 +50,7 @@ const maxExperts = 512
 // block is the rows of one program.
 type block struct {
 	expert *Value // i32
-	used   *Value // i1: there are rows
+	used   *Value // i1: there are rows, of an expert
 	first  *Value // i32, the place of the first row
 	rows   *Value // [M] i32, places in group order
 	own    *Value // [M] i1: the row is the expert's
@@ -58,6 +70,18 @@ func (k *kernel) block(blocks, offsets, pm *Value, g Groups, m int) block {
 	end := k.Load(k.Ptr(offsets, k.Add(k.Min(expert, k.Int(g.Experts-1)), k.Int(1))), nil)
 	rows := k.Add(k.Range(m), first)
 	return block{expert, used, first, rows, k.And(k.Less(rows, end), used)}
+}
+
+// clear stores zeros where block b is of the rows behind the last group: in y, rows width wide, at columns number pn.
+func (k *kernel) clear(y *Value, b block, pn *Value, g Groups, width int, t Tile) {
+	if !g.Rest {
+		return
+	}
+	k.If(k.Equal(b.expert, k.Int(g.Experts)), func() {
+		_, inside := k.span(pn, t.N, width)
+		at, block := k.corner(y, b.first, pn, width, t.M, t.N)
+		k.Store(k.Ptr(at, block), k.Zeros(F32, t.M, t.N), k.box(k.Less(b.rows, k.Int(g.Rows)), inside))
+	})
 }
 
 // order gives program number pid its block of rows and of columns: group blocks of rows run beside each other on

@@ -52,8 +52,9 @@ type Options struct {
 	Concurrent int           // requests in work, at most; 0 is no limit
 	Texts      int           // n and best_of at most; 0 is 128. Over all prompts of a request 1024, or this if it is more
 	Timeout    time.Duration // of one request; 0 is none
+	Read       time.Duration // for a client to send its body; 0 is 60 s
 	KeepAlive  time.Duration // between comments in a silent stream; 0 is 10 s
-	Write      time.Duration // for a client to take one write; 0 is 30 s
+	Write      time.Duration // for a client to take one part of an answer, of 64 KiB at most; 0 is 30 s
 
 	Megatron Era                  // whose PUT /api is answered
 	Stats    func() Stats         // of the engine, for /metrics; nil leaves them out
@@ -88,14 +89,15 @@ func New(o Options) (*Server, error) {
 	switch {
 	case o.Engine == nil || o.Tokenizer == nil || o.Model == "":
 		return nil, errors.New("api: engine, tokenizer or model name is missing, want all three")
-	case o.Body < 0 || o.Concurrent < 0 || o.Texts < 0 || o.Timeout < 0 || o.KeepAlive < 0 || o.Write < 0:
-		return nil, fmt.Errorf("api: a limit is negative: body %d, concurrent %d, texts %d, timeout %s, keep-alive %s, write %s",
-			o.Body, o.Concurrent, o.Texts, o.Timeout, o.KeepAlive, o.Write)
+	case o.Body < 0 || o.Concurrent < 0 || o.Texts < 0 || o.Timeout < 0 || o.Read < 0 || o.KeepAlive < 0 || o.Write < 0:
+		return nil, fmt.Errorf("api: a limit is negative: body %d, concurrent %d, texts %d, timeout %s, read %s, keep-alive %s, write %s",
+			o.Body, o.Concurrent, o.Texts, o.Timeout, o.Read, o.KeepAlive, o.Write)
 	case o.Megatron != Era2024 && o.Megatron != EraHead:
 		return nil, fmt.Errorf("api: no Megatron era %d", o.Megatron)
 	}
 	setDefault(&o.Body, 8<<20)
 	setDefault(&o.Texts, 128)
+	setDefault(&o.Read, time.Minute)
 	setDefault(&o.KeepAlive, 10*time.Second)
 	setDefault(&o.Write, 30*time.Second)
 	if o.Log == nil {
@@ -182,6 +184,8 @@ func (s *Server) enter() error {
 	switch {
 	case s.draining:
 		return infer.ErrDraining
+	case s.failed():
+		return errFailed
 	case !s.o.Engine.Ready():
 		return errNotReady
 	case s.o.Concurrent > 0 && s.inWork >= s.o.Concurrent:
@@ -189,6 +193,12 @@ func (s *Server) enter() error {
 	}
 	s.inWork++
 	return nil
+}
+
+// failed tells that the engine will never be ready again.
+func (s *Server) failed() bool {
+	e, ok := s.o.Engine.(infer.Failing)
+	return ok && e.Failed() != nil
 }
 
 func (s *Server) leave() {

@@ -36,7 +36,7 @@ func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
 	if len(base.Stop) > 0 {
 		ends = base.Stop
 	}
-	base.Max, base.IgnoreEnd, base.Stop, base.stops = 1, true, nil, nil
+	base.part, base.Max, base.IgnoreEnd, base.Stop, base.stops = true, 1, true, nil, nil
 	base.Sampling, base.LogProbs, base.PromptLogProbs = infer.Greedy(), min(infer.MaxLogProbs, s.model.Vocab), -1
 	live, whole := []beam{{}}, []beam{}
 	for range a.tokens {
@@ -45,7 +45,7 @@ func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
 		if err != nil {
 			return answer{}, err
 		}
-		live = live[:0:0]
+		live, base.begun = live[:0:0], true
 		for rank, b := range next {
 			last := len(b.ids) - 1
 			switch {
@@ -78,6 +78,11 @@ func (s *Server) megatronBeam(ctx context.Context, a ask) (answer, error) {
 		x.text += stream.Flush()
 		s.append(&out, a.prompts[0], base.Prompt, x)
 		out.scores = append(out.scores, float32(b.score))
+		finish := infer.FinishStop
+		if len(b.ids) == a.tokens {
+			finish = infer.FinishLength
+		}
+		s.metrics.made(a.start, len(base.Prompt), len(b.ids), finish)
 	}
 	return out, nil
 }

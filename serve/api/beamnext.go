@@ -3,9 +3,11 @@ package api
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"mix/serve/infer"
 )
@@ -49,7 +51,7 @@ func (s *Server) candidates(ctx context.Context, a ask, base job, live []beam, n
 			return next[:min(len(next), need)], nil
 		}
 		for part := range slices.Chunk(open, atOnce) {
-			found, err := s.draw(ctx, a, base, live, part)
+			found, err := s.draw(ctx, base, live, part)
 			if err != nil {
 				return nil, err
 			}
@@ -116,28 +118,42 @@ func (b beam) with(t infer.TokenLogProb) beam {
 	return beam{ids: append(slices.Clone(b.ids), t.ID), sum: b.sum + float64(t.LogProb)}
 }
 
-// draw gets the next token of each source.
-func (s *Server) draw(ctx context.Context, a ask, base job, live []beam, open []*source) ([]beam, error) {
+// draw gets the next token of each source. If the engine has room for some of the requests only, the others follow.
+func (s *Server) draw(ctx context.Context, base job, live []beam, open []*source) (next []beam, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events := make([]<-chan infer.Event, len(open))
-	for i, x := range open {
-		r := base.Request
-		r.Prompt = append(slices.Clone(base.Prompt), live[x.beam].ids...)
-		r.LogProbs, r.Mask = 0, &hide{x}
-		var err error
-		if events[i], err = s.o.Engine.Submit(ctx, r); err != nil {
-			return nil, err
+	for len(open) > 0 {
+		var events []<-chan infer.Event
+		for _, x := range open {
+			r := base.Request
+			r.Prompt = append(slices.Clone(base.Prompt), live[x.beam].ids...)
+			r.LogProbs, r.Mask = 0, &hide{x}
+			e, err := s.o.Engine.Submit(ctx, r)
+			if errors.Is(err, infer.ErrBusy) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			events = append(events, e)
 		}
-	}
-	var next []beam
-	for i, x := range open {
-		t, err := drawn(ctx, events[i])
-		if err != nil {
-			return nil, fmt.Errorf("beam %d: %w", x.beam, err)
+		if len(events) == 0 { // others have all the room
+			select {
+			case <-time.After(patience):
+			case <-ctx.Done():
+				return nil, ended(ctx)
+			}
 		}
-		next = append(next, live[x.beam].with(t))
-		x.give(t.ID, next[len(next)-1].sum)
+		for i, e := range events {
+			x := open[i]
+			t, err := drawn(ctx, e)
+			if err != nil {
+				return nil, fmt.Errorf("beam %d: %w", x.beam, err)
+			}
+			next = append(next, live[x.beam].with(t))
+			x.give(t.ID, next[len(next)-1].sum)
+		}
+		open = open[len(events):]
 	}
 	return next, nil
 }

@@ -2,13 +2,16 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
+	"time"
 )
 
 // readJSON decodes the body of a request. Errors are failures: 415, 413 or 400 with the field.
@@ -18,14 +21,33 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, into any) erro
 		return &failure{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type",
 			message: "Content-Type is " + short(r.Header.Get("Content-Type"), 60) + ", want application/json"}
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.Body))
+	b, err := s.readBody(w, r)
 	if tooBig, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &failure{status: http.StatusRequestEntityTooLarge, code: "request_too_large",
 			message: "the body is larger than " + itoa(tooBig.Limit) + " bytes"}
-	} else if err != nil {
-		return &failure{status: http.StatusBadRequest, message: "the body could not be read", err: err}
 	}
-	return parse(b, into)
+	switch over := ended(r.Context()); {
+	case err == nil:
+		return parse(b, into)
+	case r.Context().Err() != nil && (over != errGone || !errors.Is(err, os.ErrDeadlineExceeded)):
+		return over
+	case errors.Is(err, os.ErrDeadlineExceeded): // which ends the context too, as if the client had left
+		return &failure{status: http.StatusBadRequest, message: "the body did not come within " + s.o.Read.String(), err: err}
+	}
+	return &failure{status: http.StatusBadRequest, message: "the body could not be read", err: err}
+}
+
+// readBody reads all of a body, as long as the request may be at work: a client that stops sending is given up.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// Writers of tests and of some wrappers know no deadlines; then there are none.
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(s.o.Read))
+	stop := context.AfterFunc(r.Context(), func() { _ = c.SetReadDeadline(time.Now()) })
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.Body))
+	if stop() && err == nil {
+		_ = c.SetReadDeadline(time.Time{}) // from now on reading only notes that the client leaves
+	}
+	return b, err
 }
 
 // parse decodes one JSON value.

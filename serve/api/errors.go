@@ -40,6 +40,7 @@ func refuse(param, format string, args ...any) *failure {
 
 var (
 	errNotReady = errors.New("the model is being prepared")
+	errFailed   = errors.New("the engine has failed, the server has to be started again")
 	errGone     = errors.New("the client is gone")
 	errPanic    = errors.New("panic")
 )
@@ -56,6 +57,7 @@ var answers = []struct {
 	{infer.ErrRequest, http.StatusBadRequest, "", ""},
 	{infer.ErrBusy, http.StatusTooManyRequests, "overloaded", ""},
 	{infer.ErrDraining, http.StatusServiceUnavailable, "shutting_down", ""},
+	{errFailed, http.StatusServiceUnavailable, "engine_failed", ""},
 	{errNotReady, http.StatusServiceUnavailable, "not_ready", ""},
 	{token.ErrChat, http.StatusBadRequest, "", "messages"},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout", ""},

@@ -48,7 +48,7 @@ type text struct {
 	end     context.CancelFunc // of the engine's work
 	events  <-chan infer.Event
 	out     chan<- piece
-	metrics *Metrics
+	metrics *Metrics // nil counts nothing
 	log     *slog.Logger
 	span    *span
 	start   time.Time // of the request
@@ -133,6 +133,9 @@ func panicked(ctx context.Context, log *slog.Logger, found any) error {
 func (t *text) take(e infer.Event) piece {
 	p := piece{prompt: e.Prompt}
 	if e.Has {
+		if t.generated == 0 {
+			t.begun = time.Now()
+		}
 		t.metrics.token(t)
 		t.generated++
 		t.last = time.Now()
@@ -141,7 +144,7 @@ func (t *text) take(e infer.Event) piece {
 			t.calling = true
 		} else if stop := t.add(&p, e); stop != "" {
 			t.end()
-			p.end = &ending{finish: infer.FinishStop, stop: stop, stopID: -1, usage: t.usage()}
+			p.end = &ending{finish: infer.FinishStop, stop: stop, stopID: -1, usage: t.usage(e)}
 			return p
 		}
 	}
@@ -197,13 +200,14 @@ func (t *text) release(p *piece, out string) {
 	t.held = t.held[n:]
 }
 
-// usage waits for the engine's word on a text that was ended from here.
-func (t *text) usage() infer.Usage {
-	u := infer.Usage{Prompt: len(t.job.Prompt), Generated: t.generated}
+// usage waits for the engine's word on a text that was ended from here, unless it has come with the last token.
+func (t *text) usage(last infer.Event) infer.Usage {
 	for e := range t.events {
-		if e.Finish != "" {
-			u.Cached, u.Queued = e.Usage.Cached, e.Usage.Queued
-		}
+		last = e
+	}
+	u := infer.Usage{Prompt: len(t.job.Prompt), Generated: t.generated}
+	if last.Finish != "" {
+		u.Cached, u.Queued = last.Usage.Cached, last.Usage.Queued
 	}
 	return u
 }

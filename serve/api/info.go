@@ -44,8 +44,13 @@ func (s *Server) oneModel(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// health handles GET /health: the process answers.
+// health handles GET /health: the process answers, and is of use or will be. After the engine's failure it is not:
+// whoever watches over the process may start it again.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) error {
+	if s.failed() {
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "failed"})
+		return nil
+	}
 	writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	return nil
 }
@@ -58,6 +63,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) error {
 	switch {
 	case draining:
 		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "draining"})
+	case s.failed():
+		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "failed"})
 	case !s.o.Engine.Ready():
 		writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "starting"})
 	default:

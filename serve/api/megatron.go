@@ -208,10 +208,12 @@ func (a ask) stepwise() bool { return a.tokens > 0 && (a.topPDecay > 0 || a.noNe
 func (s *Server) stepwise(ctx context.Context, a ask, jobs []job) (answer, error) {
 	var out answer
 	for i, j := range jobs {
+		j.begun = i > 0
 		x, err := s.step(ctx, a, j)
 		if err != nil {
 			return answer{}, err
 		}
+		s.metrics.made(a.start, len(jobs[i].Prompt), len(x.tokens), x.end.finish)
 		s.append(&out, a.prompts[i], jobs[i].Prompt, x)
 	}
 	return out, nil
@@ -222,7 +224,8 @@ func (s *Server) step(ctx context.Context, a ask, j job) (result, error) {
 	first := j.Prompt
 	stream, stop := s.o.Tokenizer.StreamAfter(first), stopper{stops: j.stops, include: true}
 	newlines := s.newlines()
-	j.stops = nil
+	j.stops, j.part = nil, true
+	all.end.finish = infer.FinishLength
 	for n := range a.tokens {
 		j.Max = 1
 		j.Sampling.Seed += 1 << 32
@@ -242,16 +245,18 @@ func (s *Server) step(ctx context.Context, a ask, j job) (result, error) {
 			return result{}, err
 		}
 		all.prompt = append(all.prompt, r[0].prompt...)
-		if len(r[0].tokens) == 0 {
-			break // the end of the text
+		if len(r[0].tokens) == 0 { // the end of the text
+			all.end.finish = infer.FinishStop
+			break
 		}
-		j.PromptLogProbs = -1
+		j.PromptLogProbs, j.begun = -1, true
 		t := r[0].tokens[0]
 		j.Prompt = append(j.Prompt[:len(j.Prompt):len(j.Prompt)], t.id)
 		all.tokens = append(all.tokens, t)
 		text, hit := stop.push(stream.Push(t.id))
 		all.text += text
 		if hit != "" {
+			all.end.finish = infer.FinishStop
 			return all, nil
 		}
 	}

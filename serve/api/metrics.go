@@ -73,11 +73,13 @@ func (m *Metrics) Queued(d time.Duration) { m.queue.Observe(d.Seconds()) }
 // Prefilled notes how long a request's prompt took.
 func (m *Metrics) Prefilled(d time.Duration) { m.prefill.Observe(d.Seconds()) }
 
-// token notes that a token of a text has come, before it is counted there.
+// token notes that a token of a text has come, before it is counted there. The nil Metrics note nothing.
 func (m *Metrics) token(t *text) {
+	if m == nil {
+		return
+	}
 	if t.generated == 0 {
-		m.first.Observe(time.Since(t.start).Seconds())
-		t.begun = time.Now()
+		m.first.Observe(t.begun.Sub(t.start).Seconds())
 	} else {
 		m.between.Observe(time.Since(t.last).Seconds())
 	}
@@ -86,12 +88,25 @@ func (m *Metrics) token(t *text) {
 
 // ended notes the end of a text.
 func (m *Metrics) ended(t *text, e *ending) {
-	m.prompt.Add(float64(len(t.job.Prompt)))
-	m.success.WithLabelValues(string(e.finish)).Inc()
-	m.whole.Observe(time.Since(t.start).Seconds())
+	if m == nil {
+		return
+	}
+	m.end(t.start, len(t.job.Prompt), e.finish)
 	if t.generated > 0 {
 		m.decoded.Observe(time.Since(t.begun).Seconds())
 	}
+}
+
+// made notes a text that was made in many requests to the engine, none of which is counted.
+func (m *Metrics) made(start time.Time, prompt, generated int, finish infer.Finish) {
+	m.generation.Add(float64(generated))
+	m.end(start, prompt, finish)
+}
+
+func (m *Metrics) end(start time.Time, prompt int, finish infer.Finish) {
+	m.prompt.Add(float64(prompt))
+	m.success.WithLabelValues(string(finish)).Inc()
+	m.whole.Observe(time.Since(start).Seconds())
 }
 
 // engineStats reads an engine's own numbers whenever they are asked for.

@@ -71,6 +71,8 @@ type job struct {
 	grammar     func() infer.Mask
 	calls       int32 // the id that begins tool calls, -1 for none
 	calling     bool  // the prompt ends with that id
+	part        bool  // of a text that is made in many requests to the engine, and counted by whoever makes it
+	begun       bool  // work on the answer has begun: it waits for room in the engine, where a first job is refused
 	follows     bool  // the text goes on in the middle of the prompt's: a space that it begins with stays
 }
 

@@ -171,7 +171,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			id = newID(24)
 		}
 		w.Header().Set(requestID, id)
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{ResponseWriter: w, c: http.NewResponseController(w), patience: s.o.Write}
 		start := time.Now()
 		defer func() {
 			if v := recover(); v != nil {
@@ -220,12 +220,17 @@ func plain(id string) bool {
 	return id != "" && len(id) <= 128 && !strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// recorder notes what was answered.
+// recorder notes what was answered, and gives up a client that does not take it.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	bytes  int64
+	c        *http.ResponseController
+	patience time.Duration // with one part of what is written
+	status   int
+	bytes    int64
 }
+
+// part is how many bytes a client has to take in that time.
+const part = 1 << 16
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
@@ -234,13 +239,21 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-func (r *recorder) Write(b []byte) (int, error) {
+func (r *recorder) Write(b []byte) (written int, err error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
-	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
-	return n, err
+	for {
+		now := b[:min(len(b), part)]
+		// Writers of tests and of some wrappers know no deadlines; then there are none.
+		_ = r.c.SetWriteDeadline(time.Now().Add(r.patience))
+		n, err := r.ResponseWriter.Write(now)
+		r.bytes += int64(n)
+		written += n
+		if b = b[len(now):]; err != nil || len(b) == 0 {
+			return written, err
+		}
+	}
 }
 
 // Unwrap is for http.ResponseController.

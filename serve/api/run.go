@@ -23,14 +23,14 @@ type running struct {
 
 // run submits jobs and returns their pieces as they come; the channel is closed after all have ended. The
 // end of ctx ends them. start is when the request came. If the engine has room for some of the jobs only, the others
-// follow as those end; it is an error if it has none.
+// follow as those end; it is an error if it has none, unless work on the text has begun.
 func (s *Server) run(ctx context.Context, start time.Time, jobs []job) (<-chan piece, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &running{s: s, ctx: ctx, start: start, jobs: jobs, spans: make([]*span, len(jobs)),
 		pieces: make(chan piece, len(jobs)), ended: make(chan struct{}, len(jobs))}
 	for i := range jobs {
 		err := r.begin(i)
-		if i > 0 && errors.Is(err, infer.ErrBusy) {
+		if (i > 0 || jobs[i].begun) && errors.Is(err, infer.ErrBusy) {
 			r.all.Go(func() { r.follow(i) })
 			break
 		}
@@ -50,7 +50,7 @@ func (r *running) begin(i int) error {
 	if j.grammar != nil {
 		j.Mask = j.grammar()
 	}
-	if r.spans[i] == nil {
+	if r.spans[i] == nil && !j.part {
 		r.spans[i] = r.s.span(r.ctx, j)
 	}
 	alone, end := context.WithCancel(r.ctx)
@@ -59,8 +59,11 @@ func (r *running) begin(i int) error {
 		end()
 		return err
 	}
-	t := &text{index: i, job: j, end: end, events: events, out: r.pieces, metrics: r.s.metrics, log: r.s.o.Log, span: r.spans[i], start: r.start,
+	t := &text{index: i, job: j, end: end, events: events, out: r.pieces, log: r.s.o.Log, span: r.spans[i], start: r.start,
 		stream: r.s.o.Tokenizer.Stream(), stopper: stopper{stops: j.stops, include: j.includeStop}, calling: j.calling}
+	if !j.part {
+		t.metrics = r.s.metrics
+	}
 	if j.follows {
 		t.stream = r.s.o.Tokenizer.StreamAfter(j.Prompt)
 	}
@@ -102,6 +105,7 @@ func (r *running) follow(from int) {
 		case <-r.ended:
 		case <-again.C:
 		case <-r.ctx.Done():
+			r.spans[at].refused(ended(r.ctx))
 			return
 		}
 	}

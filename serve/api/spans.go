@@ -19,7 +19,8 @@ import (
 const tracer = "mix/serve/api"
 
 // traced makes a span of each request that asks the engine, under the caller's (W3C traceparent). Under that span
-// each text has one, and it has three: queue, prefill, decode. Prompts and answers are in none.
+// each text has one, and it has three: queue, prefill, decode. Prompts and answers are in none. Texts
+// that take many requests to the engine, as those of a beam search, have no span.
 //
 //	POST /v1/chat/completions ── chat mixtral ── queue, prefill, decode
 //

@@ -9,9 +9,8 @@ import (
 
 // events writes server-sent events.
 type events struct {
-	w     http.ResponseWriter
-	c     *http.ResponseController
-	write time.Duration
+	w http.ResponseWriter
+	c *http.ResponseController
 }
 
 // stream begins a stream of events.
@@ -20,7 +19,7 @@ func (s *Server) stream(w http.ResponseWriter) (*events, error) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-cache")
 	h.Set("X-Accel-Buffering", "no") // proxies would hold the events back
-	e := &events{w, http.NewResponseController(w), s.o.Write}
+	e := &events{w, http.NewResponseController(w)}
 	w.WriteHeader(http.StatusOK)
 	return e, e.send("")
 }
@@ -39,10 +38,8 @@ func (e *events) data(name string, v any) error {
 
 func (e *events) done() error { return e.send("data: [DONE]\n\n") }
 
-// send writes and flushes. A client that does not take it in time is given up.
+// send writes and flushes.
 func (e *events) send(text string) error {
-	// Writers of tests and of some wrappers know no deadlines; then there are none.
-	_ = e.c.SetWriteDeadline(time.Now().Add(e.write))
 	if _, err := e.w.Write([]byte(text)); err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}

@@ -13,8 +13,7 @@ import (
 //
 //	type, enum, const, anyOf, allOf, $ref to a place in the document ("#/$defs/x"), also recursive,
 //	oneOf, read as anyOf,
-//	properties, required, additionalProperties,
-//	items, prefixItems, minItems, maxItems,
+//	properties, required, additionalProperties, items, prefixItems, minItems, maxItems,
 //	minLength, maxLength in characters, or pattern, or format: date, date-time, duration, email, hostname,
 //	ipv4, ipv6, time, uri, uuid,
 //	minimum, maximum, exclusiveMinimum, exclusiveMaximum.

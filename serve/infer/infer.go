@@ -146,6 +146,12 @@ type Engine interface {
 	Ready() bool
 }
 
+// Failing is an Engine that may fail for good, as when its device is lost.
+type Failing interface {
+	// Failed is why no request runs any more, nil while they do.
+	Failed() error
+}
+
 // What requests are refused for. Errors of Submit wrap one of them.
 var (
 	ErrBusy     = errors.New("too many requests wait")

@@ -18,7 +18,7 @@ func TestRandomScripts(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		size := 1 + r.IntN(3)
 		o := Options{Slots: 1 + r.IntN(5), Size: size, Chunk: size * (1 + r.IntN(3)), Blocks: 4 + r.IntN(24),
-			Context: 8 + r.IntN(40), Queue: 1 + r.IntN(12), Fork: r.IntN(2) == 0,
+			Context: 8 + r.IntN(40), Queue: r.IntN(12), Fork: r.IntN(2) == 0,
 			Chunks: r.IntN(4), Speculate: r.IntN(5)}
 		o.Watermark = r.IntN(min(4, o.Blocks))
 		w := newWorld(t, r, o)
@@ -113,7 +113,7 @@ func (w *world) arrive() {
 }
 
 func (w *world) submit(q Request) {
-	n, queued := len(q.Prompt), len(w.s.waiting)
+	n, present := len(q.Prompt), len(w.s.all)
 	id, err := w.s.Arrive(q)
 	switch {
 	case err == nil:
@@ -121,7 +121,8 @@ func (w *world) submit(q Request) {
 		w.arrived++
 		w.ids = append(w.ids, id)
 		w.d.arrive(id, q)
-	case queued >= w.s.o.Queue:
+	case present >= w.s.o.Slots+w.s.o.Queue:
+		require.Error(w.t, err)
 	default:
 		require.ErrorIs(w.t, err, infer.ErrTooLong)
 	}

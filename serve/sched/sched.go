@@ -56,7 +56,7 @@ type Options struct {
 	Speculate int  // tokens that are guessed for a request in a step, at most; 0 for none
 	Context   int  // positions a request, prompt and answer
 	Watermark int  // blocks left free for growth when a request is admitted while others run
-	Queue     int  // requests that wait, at most
+	Queue     int  // requests beyond those that slots are for, at most
 	Fork      bool // the engine can draw several first tokens from one chunk
 }
 
@@ -79,8 +79,8 @@ func (o Options) Validate() error {
 		return fmt.Errorf("context of %d positions, want at least 1", o.Context)
 	case o.Watermark < 0 || o.Watermark >= o.Blocks:
 		return fmt.Errorf("watermark of %d blocks, want 0 to %d", o.Watermark, o.Blocks-1)
-	case o.Queue < 1:
-		return fmt.Errorf("queue of %d requests, want at least 1", o.Queue)
+	case o.Queue < 0:
+		return fmt.Errorf("queue of %d requests, want at least 0", o.Queue)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (s *Scheduler) Arrive(r Request) (ID, error) {
 		return 0, fmt.Errorf("%w: %d tokens in the prompt and %d to generate, the context is %d", infer.ErrTooLong, n, r.Max, s.o.Context)
 	case s.cover(n) > s.o.Blocks:
 		return 0, fmt.Errorf("%w: %d tokens in the prompt, the cache holds %d", infer.ErrTooLong, n, s.o.Blocks*s.o.Size)
-	case len(s.waiting) >= s.o.Queue:
+	case len(s.all) >= s.o.Slots+s.o.Queue: // one that will have a slot in the next step does not count as waiting
 		return 0, fmt.Errorf("%w: %d", infer.ErrBusy, len(s.waiting))
 	}
 	s.last++

@@ -6,9 +6,8 @@ import (
 )
 
 // Step is what the engine runs: first the copies, in order or all at once, then the chunks in order, then all rows
-// at once. It is
-// run whole, even if requests in it end meanwhile: others may share their blocks. Its slices hold until the
-// next call of Next.
+// at once. It is run whole, even if requests in it end meanwhile: others may share their blocks. Its slices hold
+// until the next call of Next.
 type Step struct {
 	Number    int64      // counted from 1
 	Finished  []ID       // their prompts have run, and they have nothing to generate

@@ -77,7 +77,7 @@ func (q Piece) Check(p Param) error {
 		return fmt.Errorf("piece %s: rank %d of %q, want rank %d of %q", q.Name, len(q.Offset), q.Path, len(p.Dims), p.Path)
 	}
 	for i, d := range p.Dims {
-		if q.Offset[i] < 0 || q.Size[i] < 1 || q.Offset[i]+q.Size[i] > d {
+		if q.Offset[i] < 0 || q.Size[i] < 1 || q.Size[i] > d || q.Offset[i] > d-q.Size[i] {
 			return fmt.Errorf("piece %s: axis %q [%d, %d) outside of [0, %d)", q.Name, p.Axes[i], q.Offset[i], q.Offset[i]+q.Size[i], d)
 		}
 	}

@@ -1,6 +1,7 @@
 package axis
 
 import (
+	"math"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -47,6 +48,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"a negative offset", func(q *Piece) { q.Offset[1] = -1 }, `axis "experts" [-1, 7) outside of [0, 8)`},
 		{"an empty box", func(q *Piece) { q.Size[2] = 0 }, `axis "ffn" [0, 0) outside of [0, 5)`},
 		{"a box past the end", func(q *Piece) { q.Offset[3] = 1 }, `axis "embed" [1, 4) outside of [0, 3)`},
+		{"an end past the largest number", func(q *Piece) { q.Offset[3] = math.MaxInt }, `axis "embed"`},
 		{"a shape of other size", func(q *Piece) { q.Shape = []int{4, 8, 5} }, "shape [4 8 5] does not hold the 480 elements"},
 	}
 	for _, tt := range tests {

@@ -309,6 +309,11 @@ func TestMegatronCheckpointsThatDoNotFit(t *testing.T) {
 		{"the grid is another", set("pipeline_model_parallel_size", 1), nil, nil, nil, "want one for every part of the grid 2 × 1 × 2"},
 		{"the grid is none", set("pipeline_model_parallel_size", 0), nil, nil, nil, "pipeline_model_parallel_size 0"},
 		{"experts divided otherwise", set("expert_tensor_parallel_size", 1), nil, nil, nil, "expert_tensor_parallel_size 1, want"},
+		{"norms of another kind", set("normalization", "LayerNorm"), nil, nil, nil, `args have normalization = "LayerNorm", a Mixtral "RMSNorm"`},
+		{"pairs of rotated numbers side by side", set("rotary_interleaved", true), nil, nil, nil, "args have rotary_interleaved = true, a Mixtral false"},
+		{"half of a head rotated", set("rotary_percent", 0.5), nil, nil, nil, "args have rotary_percent = 0.5, a Mixtral 1"},
+		{"probabilities before the choice", set("moe_router_pre_softmax", true), nil, nil, nil, "moe_router_pre_softmax = true"},
+		{"a setting that is a list", set("swiglu", &torchfile.List{}), nil, nil, nil, "args have swiglu = list, a Mixtral true"},
 		{"no settings", nil, nil, func(_ string, root *torchfile.Dict) { require.NoError(t, root.Set("args", nil)) }, nil, "want the sizes of the grid"},
 		{"no model", nil, nil, func(_ string, root *torchfile.Dict) { *root = *torchfile.DictOf("args", settings(t, Grid{2, 2, 2})) }, nil, `no "model"`},
 		{"a tensor of no Mixtral", nil, func(m megatronFiles) {
@@ -334,6 +339,16 @@ func TestMegatronCheckpointsThatDoNotFit(t *testing.T) {
 				}
 			}
 		}, nil, ErrShape, "the stages of the pipeline have 4 layers, the model has 2"},
+		{"a layer of the next stage in one place of four", nil, func(m megatronFiles) {
+			for name, x := range maps.Clone(m["mp_rank_01_001_001"]) {
+				m["mp_rank_01_000_001"][strings.Replace(name, "layers.0.", "layers.1.", 1)] = x
+			}
+			delete(m["mp_rank_01_000_001"], "output_layer.weight")
+			delete(m["mp_rank_01_000_001"], "decoder.final_layernorm.weight")
+		}, nil, ErrExtra, `unexpected tensor "decoder.layers.1.mlp.experts.local_experts.0.linear_fc1.weight": another part of the grid has it`},
+		{"a layer of the largest number", nil, func(m megatronFiles) {
+			m["mp_rank_00_000_000"]["decoder.layers.9223372036854775807.mlp.router.weight"] = m["mp_rank_00_000_000"]["decoder.layers.0.mlp.router.weight"]
+		}, nil, ErrExtra, "another part of the grid has it"},
 		{"a tensor that is none", nil, nil, func(_ string, root *torchfile.Dict) {
 			require.NoError(t, model(root).Set("output_layer.bias", 1))
 		}, ErrExtra, "it is no tensor"},

@@ -22,7 +22,7 @@ func argInt(args *torchfile.Object, names ...string) (n int, ok bool, err error)
 			return int(v), true, nil
 		}
 	}
-	return 0, false, fmt.Errorf("args have %s = %v, want an integer", name, v)
+	return 0, false, fmt.Errorf("args have %s = %s, want an integer", name, torchfile.Show(v))
 }
 
 func argFloat(args *torchfile.Object, names ...string) (x float64, ok bool, err error) {
@@ -37,7 +37,7 @@ func argFloat(args *torchfile.Object, names ...string) (x float64, ok bool, err 
 			return v, true, nil
 		}
 	}
-	return 0, false, fmt.Errorf("args have %s = %v, want a number", name, v)
+	return 0, false, fmt.Errorf("args have %s = %s, want a number", name, torchfile.Show(v))
 }
 
 func argBool(args *torchfile.Object, names ...string) bool {
@@ -55,6 +55,31 @@ func arg(args *torchfile.Object, names ...string) (v any, name string) {
 		}
 	}
 	return nil, ""
+}
+
+// mixtrals are the settings that say what is computed with weights of Mixtral's names and shapes, and what Mixtral has
+// them at. A model of others would be read without a word and be wrong.
+var mixtrals = []struct {
+	name string
+	want any
+}{
+	{"swiglu", true}, {"normalization", "RMSNorm"}, {"apply_layernorm_1p", false}, {"position_embedding_type", "rope"}, {"rotary_percent", 1.0},
+	{"rotary_interleaved", false}, {"use_rope_scaling", false}, {"moe_router_pre_softmax", false}, {"moe_router_score_function", "softmax"},
+	{"moe_apply_probs_on_input", false},
+}
+
+// isMixtral refuses settings of another model. Those that are absent or None are Mixtral's.
+func isMixtral(args *torchfile.Object) error {
+	for _, x := range mixtrals {
+		v, _ := arg(args, x.name)
+		if n, ok := v.(int64); ok {
+			v = float64(n)
+		}
+		if v != nil && v != x.want {
+			return fmt.Errorf("args have %s = %s, a Mixtral %s", x.name, torchfile.Show(v), torchfile.Show(x.want))
+		}
+	}
+	return nil
 }
 
 // What Megatron's settings leave out, or have under names of its own.

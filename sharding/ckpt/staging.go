@@ -42,7 +42,7 @@ type staging struct {
 // openStaging takes up the work of a conversion of the same identity, or begins anew. It fails if another
 // process is at it.
 func openStaging(target, identity string) (s *staging, err error) {
-	parent, name := filepath.Split(filepath.Clean(target))
+	parent, name := filepath.Split(target)
 	if parent != "" {
 		if err := os.MkdirAll(parent, 0o777); err != nil {
 			return nil, err
@@ -55,6 +55,9 @@ func openStaging(target, identity string) (s *staging, err error) {
 		return nil, err
 	case !ok:
 		return nil, fmt.Errorf("%s: another conversion is writing it", target)
+	}
+	if err := free(target); err != nil { // who had the lock before may have made it
+		return nil, errors.Join(err, s.release())
 	}
 	defer func() {
 		if err != nil {
@@ -157,10 +160,11 @@ func (s *staging) release() error {
 // Copies of a weight that the source holds several times are compared first: if they differ it is an error.
 // Memory is one stretch of elements a worker, whatever the size of the model.
 func (c *Conversion) Run(ctx context.Context, target string, o RunOptions) (m Manifest, err error) {
-	if _, err := os.Lstat(target); !errors.Is(err, fs.ErrNotExist) {
-		if err == nil {
-			err = fmt.Errorf("%s: there is something, want a name that is free", target)
-		}
+	if target == "" {
+		return m, errors.New("no name of a folder to make")
+	}
+	target = filepath.Clean(target)
+	if err := free(target); err != nil {
 		return m, err
 	}
 	if o.Workers == 0 {
@@ -194,6 +198,18 @@ func (c *Conversion) Run(ctx context.Context, target string, o RunOptions) (m Ma
 		return m, errors.Join(err, s.journal.Close(), s.lock.Unlock())
 	}
 	return m, s.publish(target)
+}
+
+// free says whether nothing has the target's name.
+func free(target string) error {
+	_, err := os.Lstat(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%s: there is something, want a name that is free", target)
 }
 
 // identity names the plan and the files that it reads.

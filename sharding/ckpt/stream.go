@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -147,11 +148,33 @@ func (t *tensorSink) fill(n int, list []copying, dtype dtypes.DType) (err error)
 	for i := range list {
 		k := chunk{&list[i], 0, list[i].Count * list[i].Length}
 		in := k.c.from.info
-		if _, err := k.copy(t.buf, kernels[in.DType][dtype], bytesOf(in.DType), width); err != nil {
+		bad, err := k.copy(t.buf, kernels[in.DType][dtype], bytesOf(in.DType), width)
+		if bad && err == nil && in.DType != dtype {
+			err = k.overflow(t.buf, dtype)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: tensor %s: %w", k.c.from.file.name, quote(in.Name), err)
 		}
 	}
 	return t.put(t.buf)
+}
+
+// overflow is the error of a chunk of which dst got an Inf for a number that is none. dst holds elements of dtype.
+func (k chunk) overflow(dst []byte, dtype dtypes.DType) error {
+	width, in := bytesOf(dtype), k.c.from.info.DType
+	before := bytes.Repeat([]byte{0, 0, 0x80, 0x7f}, len(dst)/width) // float32, Inf where the chunk has nothing
+	if _, err := k.copy(before, kernels[in][dtypes.Float32], bytesOf(in), 4); err != nil {
+		return err
+	}
+	after := make([]byte, len(before))
+	kernels[dtype][dtypes.Float32](after, dst)
+	for i := 0; i < len(before); i += 4 {
+		x, y := math.Float32frombits(load32(before[i:])), math.Float32frombits(load32(after[i:]))
+		if math.Abs(float64(x)) <= math.MaxFloat32 && math.IsInf(float64(y), 0) {
+			return fmt.Errorf("%w: %g is too large for %s", ErrDType, x, dtype)
+		}
+	}
+	return nil
 }
 
 // reach is where the runs of a copying begin in the file, and how far the last one reaches.

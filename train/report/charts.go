@@ -15,9 +15,10 @@ type chartData struct {
 	Norm    band     `json:"norm"`
 	LR      numbers  `json:"lr"`
 	Rate    numbers  `json:"rate"`
-	Aux     numbers  `json:"aux,omitempty"` // none when it is 0 throughout
-	Z       numbers  `json:"z,omitempty"`   // the same
-	Skipped [][2]int `json:"skipped"`       // bin, updates skipped in it
+	Aux     numbers  `json:"aux,omitempty"`     // none when it is 0 throughout
+	Z       numbers  `json:"z,omitempty"`       // the same
+	Dropped numbers  `json:"dropped,omitempty"` // the same; shares
+	Skipped [][2]int `json:"skipped"`           // bin, updates skipped in it
 	Eval    struct {
 		Step       []int   `json:"step"`
 		Loss       numbers `json:"loss"`
@@ -49,6 +50,9 @@ func charts(h *history) chartData {
 	}
 	if !h.z.zero() {
 		d.Z = h.z.mean()
+	}
+	if !h.dropped.zero() {
+		d.Dropped = h.dropped.mean()
 	}
 	if h.ce.width > 0 {
 		for step, n := range h.skipBins() {

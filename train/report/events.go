@@ -97,6 +97,7 @@ func (e *events) step(s Step) error {
 	e.scalar("tokens_per_second", s.TokensPerSecond)
 	e.scalar("step_seconds", s.StepSeconds)
 	e.scalar("skipped", float64(s.Skipped))
+	e.scalar("dropped", s.Dropped)
 	if s.MFU != 0 {
 		e.scalar("mfu", s.MFU)
 	}

@@ -143,7 +143,7 @@ func TestEventsDecode(t *testing.T) {
 		want[step] = float32(walk(step, 20, 2, 4).Loss)
 	}
 	require.Equal(t, want, scalars(t, paths[0], "loss"))
-	for _, tag := range []string{"ce", "aux", "z", "lr", "grad_norm", "tokens_per_second", "step_seconds", "skipped", "mfu", "expert_balance/layer_01"} {
+	for _, tag := range []string{"ce", "aux", "z", "lr", "grad_norm", "tokens_per_second", "step_seconds", "skipped", "dropped", "mfu", "expert_balance/layer_01"} {
 		require.Len(t, scalars(t, paths[0], tag), 4, tag)
 	}
 	e := evaluate(4)

@@ -19,6 +19,7 @@ type history struct {
 	loss    curve
 	aux     curve
 	z       curve
+	dropped curve
 	lr      curve
 	norm    curve
 	rate    curve
@@ -51,6 +52,7 @@ func (h *history) step(s Step) Step {
 	h.loss.add(s.Step, s.Loss)
 	h.aux.add(s.Step, s.Aux)
 	h.z.add(s.Step, s.Z)
+	h.dropped.add(s.Step, s.Dropped)
 	h.lr.add(s.Step, s.LR)
 	h.norm.add(s.Step, s.GradNorm)
 	h.rate.add(s.Step, s.TokensPerSecond)
@@ -134,7 +136,7 @@ func (h *history) saved(step int) { h.save = step }
 // clone is a copy that may be read while h goes on.
 func (h *history) clone() *history {
 	c := *h
-	for _, v := range []*curve{&c.ce, &c.loss, &c.aux, &c.z, &c.lr, &c.norm, &c.rate} {
+	for _, v := range []*curve{&c.ce, &c.loss, &c.aux, &c.z, &c.dropped, &c.lr, &c.norm, &c.rate} {
 		*v = v.clone()
 	}
 	c.skips = maps.Clone(h.skips)

@@ -81,6 +81,7 @@ func (m *metrics) step(s Step) error {
 	b = strconv.AppendInt(b, int64(s.Skipped), 10)
 	b = append(b, `,"good":`...)
 	b = strconv.AppendBool(b, s.Good)
+	b = number(b, "dropped", s.Dropped)
 	b = append(b, `,"expert_load":[`...)
 	for i, layer := range s.Load {
 		if i > 0 {
@@ -171,6 +172,7 @@ type stepRow struct {
 	StepSeconds     quantity    `json:"step_seconds"`
 	Skipped         int         `json:"skipped"`
 	Good            bool        `json:"good"`
+	Dropped         float64     `json:"dropped"`
 	Load            [][]float64 `json:"expert_load"`
 }
 
@@ -204,7 +206,7 @@ func (q *quantity) UnmarshalJSON(b []byte) (err error) {
 func (w stepRow) told() Step {
 	return Step{Step: *w.Step, Loss: w.Loss.value, CE: w.CE.value, Aux: w.Aux.value, Z: w.Z.value, LR: w.LR.value, GradNorm: w.GradNorm.value,
 		Tokens: w.Tokens, TokensPerSecond: w.TokensPerSecond.value, MFU: orZero(w.MFU), StepSeconds: w.StepSeconds.value, Skipped: w.Skipped,
-		Good: w.Good, Load: w.Load}
+		Good: w.Good, Dropped: w.Dropped, Load: w.Load}
 }
 
 func (w evalRow) told() Eval {

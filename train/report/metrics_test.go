@@ -138,12 +138,12 @@ func TestRowsSayEverythingExactly(t *testing.T) {
 	m, err := openMetrics(path)
 	require.NoError(t, err)
 	require.NoError(t, m.step(Step{Step: 3, Steps: 9, Loss: 1.0 / 3, CE: 0.25, Aux: 1e-7, Z: math.Inf(1), LR: 3e-4, GradNorm: math.NaN(), Tokens: 1 << 40,
-		TokensPerSecond: 12345.5, StepSeconds: 0.5, Skipped: 2, Load: [][]float64{{0.25, 0.75}, {1.0 / 3, math.NaN()}}}))
+		TokensPerSecond: 12345.5, StepSeconds: 0.5, Skipped: 2, Dropped: 0.125, Load: [][]float64{{0.25, 0.75}, {1.0 / 3, math.NaN()}}}))
 	require.NoError(t, m.eval(Eval{Step: 3, Loss: 2, Perplexity: math.Exp(2), Best: true, Seconds: 1.5, Samples: []Sample{{"a\"b", "c\nd\xff<"}}}))
 	require.NoError(t, m.eval(Eval{Step: 4, Loss: math.NaN(), Perplexity: math.NaN(), BitsPerByte: 1.25}))
 	require.NoError(t, m.close())
 	require.Equal(t, `{"step":3,"loss":0.3333333333333333,"ce":0.25,"aux":1e-07,"z":null,"lr":0.0003,"grad_norm":null,"tokens":1099511627776,`+
-		`"tokens_per_second":12345.5,"mfu":null,"step_seconds":0.5,"skipped":2,"good":false,"expert_load":[[0.25,0.75],[0.333333,null]]}
+		`"tokens_per_second":12345.5,"mfu":null,"step_seconds":0.5,"skipped":2,"good":false,"dropped":0.125,"expert_load":[[0.25,0.75],[0.333333,null]]}
 `, read(t, path))
 	require.Equal(t, `{"step":3,"eval_loss":2,"eval_perplexity":7.38905609893065,"eval_bits_per_byte":null,"best":true,"seconds":1.5,`+
 		`"samples":[{"prompt":"a\"b","text":"c\nd\ufffd\u003c"}]}

@@ -246,6 +246,7 @@
     chart({ title: "Learning rate", unit: "", name: "", mean: data.lr, format: science, tick: power, zero: true });
     chart({ title: "Tokens a second", unit: "", name: "", mean: data.rate, format: rate, zero: true });
     if (data.aux) chart({ title: "Load-balancing loss", unit: "before its coefficient", name: "", mean: data.aux, format: fixed, smooth: true });
+    if (data.dropped) chart({ title: "Dropped by experts", unit: "share of routed tokens", name: "", mean: data.dropped, format: fixed, smooth: true });
     if (data.z) chart({ title: "Router z-loss", unit: "before its coefficient", name: "", mean: data.z, format: fixed, smooth: true });
   }
 

@@ -137,6 +137,9 @@ func parts(s Step, left time.Duration) []part {
 	case s.Skipped > 0:
 		list = append(list, part{3, fmt.Sprintf("%d skipped", s.Skipped)})
 	}
+	if s.Dropped > 0 {
+		list = append(list, part{3, fmt.Sprintf("dropped %s%%", short(100*s.Dropped))})
+	}
 	if b := meanBalance(s.Load); !math.IsNaN(b) {
 		if bars := bars(s.Load); bars != "" {
 			list = append(list, part{8, "experts " + bars})

@@ -28,6 +28,7 @@ type Step struct {
 	Skipped         int         // updates skipped up to now because the gradient was not finite
 	Load            [][]float64 // [layer][expert] share of the routed tokens; rows sum to 1
 	Good            bool        // the update was made
+	Dropped         float64     // share of the routed tokens that found no room at their experts
 }
 
 // Eval is what one evaluation found.

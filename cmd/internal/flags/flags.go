@@ -174,6 +174,9 @@ func (o *Opened) Start(ctx context.Context, d Device, log io.Writer) (e *serve.E
 	bars := newBars(log)
 	e, err = serve.New(ctx, be, o.Config, o.Weights, serve.Options{DType: o.DType, Loading: bars.loading, Compiling: bars.compiling})
 	bars.done()
+	if errors.Is(err, sharding.ErrRules) {
+		err = fmt.Errorf("--mesh %q: %w", d.Mesh, err)
+	}
 	if err = errors.Join(err, o.Weights.Close()); err != nil {
 		be.Finalize()
 		return nil, nil, err

@@ -102,6 +102,9 @@ func (m *machine) dict(at int, args Tuple) (any, error) {
 	if !ok {
 		return d, nil // a defaultdict's class of values
 	}
+	if m.made += len(list.Items); m.made > maxValues { // one list may be given to many calls
+		return nil, m.wrong(at, "more than %d values", maxValues)
+	}
 	for _, item := range list.Items {
 		var pair []any
 		switch v := item.(type) {

@@ -211,7 +211,7 @@ func parseStream(r io.ReaderAt, size int64) (*File, error) {
 	case err != nil:
 		return nil, err
 	case v != int64(streamProtocol):
-		return nil, fmt.Errorf("%w: version of the stream is %v, want %d", ErrFormat, v, streamProtocol)
+		return nil, fmt.Errorf("%w: version of the stream is %s, want %d", ErrFormat, Show(v), streamProtocol)
 	}
 	system, err := next()
 	if err != nil {
@@ -239,7 +239,7 @@ func parseStream(r io.ReaderAt, size int64) (*File, error) {
 		key, _ := item.(string)
 		s := known[key]
 		if s == nil || placed[s] || s.DType == dtypes.InvalidDType {
-			return nil, fmt.Errorf("%w: storage %v has no tensor, or is there twice", ErrFormat, item)
+			return nil, fmt.Errorf("%w: storage %s has no tensor, or is there twice", ErrFormat, Show(item))
 		}
 		var count [8]byte
 		if err := readAt(r, count[:], at); err != nil {

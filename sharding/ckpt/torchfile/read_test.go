@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -180,6 +181,7 @@ func TestRefusals(t *testing.T) {
 		{"strides that overflow", tensor + ")QK\x00K\x05K\x05\x86\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x01\x86\x89NtR.", ErrFormat, "does not fit"},
 		{"sizes that overflow", tensor + ")QK\x00(\x8a\x05\x00\x00\x00\x00\x10\x8a\x05\x00\x00\x00\x00\x10tK\x00K\x00\x86\x89NtR.", ErrFormat, "does not fit"},
 		{"a negative size", tensor + ")QK\x00J\xff\xff\xff\xff\x85K\x01\x85\x89NtR.", ErrFormat, "want an integer from 0"},
+		{"a size of endless text", tensor + ")QK\x00K\x01" + strings.Repeat("2\x86", 60) + "\x85K\x01\x85\x89NtR.", ErrFormat, "size or stride of a tensor is tuple, want"},
 		{"more strides than sizes", tensor + ")QK\x00)K\x01\x85\x89NtR.", ErrFormat, "shape of 0 axes with strides of 1"},
 	}
 	for _, tt := range tests {
@@ -193,6 +195,12 @@ func TestRefusals(t *testing.T) {
 
 func TestTooManyValues(t *testing.T) {
 	require.ErrorContains(t, pickled(string(bytes.Repeat([]byte("N"), maxValues+1))), "more than 2097152 values")
+}
+
+// TestOneListForManyCalls makes a dictionary of the same pairs over and over.
+func TestOneListForManyCalls(t *testing.T) {
+	pairs := "](" + strings.Repeat("K\x01N\x86", 1<<16) + "eq\x00"
+	require.ErrorContains(t, pickled(pairs+strings.Repeat("ccollections\nOrderedDict\nh\x00\x85R0", 1<<15)+"."), "more than 2097152 values")
 }
 
 func TestContainersThatAreBroken(t *testing.T) {

@@ -86,7 +86,7 @@ func (m *machine) sizes(at int, v any) ([]int, error) {
 	for i, x := range t {
 		n, ok := x.(int64)
 		if !ok || n < 0 {
-			return nil, m.wrong(at, "size or stride of a tensor is %v, want an integer from 0", x)
+			return nil, m.wrong(at, "size or stride of a tensor is %s, want an integer from 0", Show(x))
 		}
 		list[i] = int(n)
 	}

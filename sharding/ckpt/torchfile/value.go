@@ -156,6 +156,18 @@ func rowMajor(shape []int) []int {
 	return stride
 }
 
+// Show is a value in a message: what is short as it is, of all else the kind. Values that share parts may be of endless
+// text.
+func Show(v any) string {
+	switch v := v.(type) {
+	case nil, bool, int64, int, float64:
+		return fmt.Sprint(v)
+	case string:
+		return fmt.Sprintf("%.40q", v)
+	}
+	return kind(v)
+}
+
 // kind is the name of a value's type for messages.
 func kind(v any) string {
 	switch v := v.(type) {

@@ -1,0 +1,73 @@
+package gpu
+
+import (
+	"strings"
+
+	"mix/graph"
+	"mix/sharding"
+	"mix/sharding/axis"
+)
+
+// weightBytes is the size of a model's weights in serving: bfloat16, the router float32.
+func weightBytes(c graph.Config) (bytes int64) {
+	for _, p := range graph.Params(c) {
+		width := 2
+		if isRouter(p) {
+			width = 4
+		}
+		bytes += int64(width * p.Elements())
+	}
+	return bytes
+}
+
+func isRouter(p axis.Param) bool { return strings.HasSuffix(p.Path, "/router") }
+
+// poolBytes is the size of keys and values of so many positions, bfloat16.
+func poolBytes(c graph.Config, positions int) int64 {
+	return 2 * 2 * int64(positions) * int64(c.KVHeads) * int64(c.HeadDim) * int64(c.Layers)
+}
+
+// servingSpare is what programs take beside weights and pool: logits and activations of a chunk, and libraries.
+const servingSpare = 4 << 30
+
+// servingLayers is the most layers whose weights and pool fit the memory, up to all.
+func servingLayers(config func(layers int) graph.Config, all, positions int, memory int64) int {
+	for n := all; n > 1; n-- {
+		c := config(n)
+		if weightBytes(c)+poolBytes(c, positions)+servingSpare <= memory {
+			return n
+		}
+	}
+	return 1
+}
+
+// trainingBytes is what the planner expects a step to take: weights float32, their gradients and moments, and
+// activations.
+func trainingBytes(c graph.Config, chip sharding.Chip, seq, micro int) (int64, error) {
+	m := sharding.Model{Layers: c.Layers, Width: c.Width, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Hidden: c.Hidden,
+		Experts: c.Experts, TopK: c.TopK, Vocab: c.Vocab, Params: graph.Params(c),
+		Bytes: func(axis.Param) sharding.Width { return sharding.Width{Weight: 4, Gradient: 4, Moment: 8} }}
+	j := sharding.Training{Model: m, Chip: chip, Seq: seq, Batch: micro, Devices: 1}
+	e, err := j.Estimate(sharding.Mapping{MicroBatch: micro, Rounds: 1, Group: 1, Recompute: sharding.KeepAll})
+	return int64(e.Memory.Total()), err
+}
+
+// trainingLayers is the most layers that the planner fits into the memory, up to all, with the most samples a
+// microbatch, of 4, 2 and 1, that leave room for two layers.
+func trainingLayers(config func(layers int) graph.Config, all int, chip sharding.Chip, seq int, memory int64) (layers, micro int, err error) {
+	for _, micro = range []int{4, 2, 1} {
+		for layers = all; layers > 0; layers-- {
+			bytes, err := trainingBytes(config(layers), chip, seq, micro)
+			if err != nil {
+				return 0, 0, err
+			}
+			if bytes <= memory {
+				break
+			}
+		}
+		if layers >= 2 {
+			return layers, micro, nil
+		}
+	}
+	return max(layers, 1), 1, nil
+}

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"mix/graph"
+	"mix/lower/target"
+	"mix/sharding"
+	"mix/sharding/axis"
+	"mix/train"
+)
+
+// mapping is one program of the matrix.
+type mapping struct {
+	preset, program string
+	devices         int
+	mesh            sharding.Mesh
+	args            []string // of this command, beside the target
+	planned         float64  // bytes a device, as the planner has it
+	work            float64  // operations of a device's matrix products as the model has them, nothing done twice
+}
+
+// name says what it is in words without blanks inside.
+func (m mapping) name() string {
+	return strings.Join(append([]string{m.preset, m.program, fmt.Sprint(m.devices)}, m.args...), " ")
+}
+
+// has tells whether the name has all words.
+func (m mapping) has(words []string) bool {
+	all := strings.Fields(strings.ReplaceAll(m.name(), `"`, ""))
+	for _, w := range words {
+		if !slices.Contains(all, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// matrixDevices are the numbers of devices of the matrix.
+var matrixDevices = []int{1, 8, 64}
+
+// Sizes of the matrix's jobs, cmd/plan's defaults.
+const (
+	matrixSeq        = 4096
+	matrixSamples    = 256
+	matrixConcurrent = 64
+	matrixPrompt     = 1024
+)
+
+// mappings are all that the planner calls feasible on a chip, in a fixed order.
+func mappings(chip target.Chip) (all []mapping, err error) {
+	for _, preset := range slices.Sorted(maps.Keys(graph.Presets)) {
+		for _, devices := range matrixDevices {
+			plans, err := training(preset, devices, chip)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, plans...)
+			if plans, err = serving(preset, devices, chip); err != nil {
+				return nil, err
+			}
+			all = append(all, plans...)
+		}
+	}
+	return all, nil
+}
+
+// planned is the chip as the planner has it.
+func planned(chip target.Chip) (sharding.Chip, error) { return sharding.ChipNamed(chip.Name) }
+
+// model is what the planner takes of a preset: what a weight takes in training, or in serving.
+func planModel(c graph.Config, serve bool) sharding.Model {
+	return sharding.Model{Layers: c.Layers, Width: c.Width, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Hidden: c.Hidden,
+		Experts: c.Experts, TopK: c.TopK, Vocab: c.Vocab, Params: graph.Params(c), Bytes: func(p axis.Param) sharding.Width {
+			switch router := strings.HasSuffix(p.Path, "/router"); {
+			case serve && router:
+				return sharding.Width{Weight: 4}
+			case serve:
+				return sharding.Width{Weight: 2}
+			case router:
+				return sharding.Width{Weight: 4, Gradient: 4, Moment: 8}
+			}
+			return sharding.Width{Weight: 2, Gradient: 4, Moment: 12}
+		}}
+}
+
+// recomputes turns the planner's ways of recomputation into the trainer's.
+var recomputes = map[sharding.Recompute]train.Recompute{sharding.KeepAll: train.RecomputeNone, sharding.Selective: train.RecomputeSelective,
+	sharding.MoE: train.RecomputeFull, sharding.Full: train.RecomputeFull}
+
+func training(preset string, devices int, chip target.Chip) (all []mapping, err error) {
+	c := graph.Presets[preset]
+	gpu, err := planned(chip)
+	if err != nil {
+		return nil, err
+	}
+	ranking, err := sharding.Training{Model: planModel(c, false), Chip: gpu, Seq: matrixSeq, Batch: matrixSamples, Devices: devices}.Rank(sharding.Only{})
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range ranking.Fits {
+		rules, err := e.Rules()
+		if err != nil {
+			return nil, err
+		}
+		args := []string{"--preset", preset, "--program", "train", "--mesh", e.Mesh.String(), "--seq-length", fmt.Sprint(matrixSeq), "--batch", fmt.Sprint(e.MicroBatch),
+			"--global-batch-size", fmt.Sprint(matrixSamples), "--recompute-granularity", string(recomputes[e.Recompute]), "--rounds", fmt.Sprint(max(e.Rounds, 1))}
+		if devices > 1 {
+			args = append(args, "--rules", rules.String())
+		}
+		all = append(all, mapping{preset, "train", devices, e.Mesh, args, e.Memory.Total(),
+			train.FLOPs(c, matrixSeq) * matrixSeq * matrixSamples / float64(devices)})
+	}
+	return all, nil
+}
+
+// serving leaves out the mappings that spread experts over the tensor axis too: the server's programs do not.
+func serving(preset string, devices int, chip target.Chip) (all []mapping, err error) {
+	c := graph.Presets[preset]
+	gpu, err := planned(chip)
+	if err != nil {
+		return nil, err
+	}
+	ranking, err := sharding.Serving{Model: planModel(c, true), Chip: gpu, Devices: devices, Concurrent: matrixConcurrent, Context: matrixSeq,
+		Prompt: matrixPrompt, Weight: 2, KV: 2}.Rank(nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, program := range []string{"prefill", "decode"} {
+		for _, e := range ranking.Fits {
+			if e.Folded {
+				continue
+			}
+			args := []string{"--preset", preset, "--program", program, "--mesh", e.Mesh.String(), "--seq-length", fmt.Sprint(matrixSeq),
+				"--batch", fmt.Sprint(matrixConcurrent), "--prefill-chunk", fmt.Sprint(matrixPrompt)}
+			tokens := matrixConcurrent
+			if program == "prefill" {
+				tokens = matrixPrompt
+			}
+			// Sequences are whole on every device: data splits nothing.
+			parts := e.Mesh.Size(axis.Expert, axis.Tensor, axis.Pipe)
+			all = append(all, mapping{preset, program, devices, e.Mesh, args, e.Memory.Total(), train.FLOPs(c, matrixSeq) / 3 * float64(tokens) / float64(parts)})
+		}
+	}
+	return all, nil
+}
+
+// chosen are the mappings that the flags ask for.
+func (c *command) chosen(all []mapping) ([]mapping, error) {
+	all = slices.DeleteFunc(slices.Clone(all), func(m mapping) bool { return !m.has(c.Only) })
+	if len(all) == 0 {
+		return nil, errors.New("no mapping has all words of --only")
+	}
+	return sample(all, c.Sample), nil
+}
+
+// sample takes n of all, spread evenly; all for 0.
+func sample[T any](all []T, n int) []T {
+	if n == 0 || n >= len(all) {
+		return all
+	}
+	var out []T
+	for i := range n {
+		out = append(out, all[(2*i+1)*len(all)/(2*n)])
+	}
+	return out
+}

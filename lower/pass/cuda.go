@@ -1,0 +1,62 @@
+package pass
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+
+	"mix/lower/ir"
+	"mix/lower/triton"
+)
+
+// The files cuda*.go put kernels of package triton in the place of composites. A composite that kernels do not fit keeps its
+// body: too large, of other elements, its matrices a tensor each.
+
+// tiles say how kernels cut their work.
+var tiles = sync.OnceValue(triton.Default)
+
+// kernelElems are the elements that kernels multiply.
+var kernelElems = map[string]triton.Elem{"f16": triton.F16, "bf16": triton.BF16, "f32": triton.F32}
+
+// emitPlan emits the calls of a plan on values, its inputs by name, to which it adds all results.
+func emitPlan(b ir.Builder, p triton.Plan, values map[string]*ir.Value) error {
+	for _, s := range p.Steps {
+		var operands []*ir.Value
+		for i, name := range s.In {
+			v := values[name]
+			if want := s.Call.Operands[i]; v == nil || v.Type != ir.Type(want.String()) {
+				return fmt.Errorf("kernel %s: %s is not the %s that it takes", s.Call.Name, name, want)
+			}
+			operands = append(operands, v)
+		}
+		for i, v := range emitCall(b, s.Call, operands...) {
+			values[s.Out[i]] = v
+		}
+	}
+	return nil
+}
+
+// emitCall emits a kernel's call on operands of its types.
+func emitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) []*ir.Value {
+	var types []ir.Type
+	for _, a := range c.Results {
+		types = append(types, ir.Type(a.String()))
+	}
+	return b.Region.Emit("stablehlo.custom_call", operands, ir.Attrs{
+		"api_version": ir.I32(4), "call_target_name": ir.String(triton.Target), "backend_config": ir.Attr(c.Config()),
+		"operand_layouts": layouts(c.Operands), "result_layouts": layouts(c.Results),
+	}, types...).Results
+}
+
+func layouts(arrays []triton.Array) ir.Attr {
+	var all []ir.Attr
+	for _, a := range arrays {
+		var axes []string
+		for _, axis := range a.Layout() {
+			axes = append(axes, strconv.Itoa(axis))
+		}
+		all = append(all, ir.Attr(fmt.Sprintf("dense<[%s]> : tensor<%dxindex>", strings.Join(axes, ", "), len(axes))))
+	}
+	return ir.List(all...)
+}
