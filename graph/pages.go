@@ -65,7 +65,7 @@ func RunPaged(c Config, w Weights, in Paged, pages *Pages, keep Keep) (r Result,
 // page puts new keys or values [B, G, S, A] into a pool [N, G, A], and returns the pool. The barrier is that of write.
 func (p *Paged) page(pool, block *Node) (after *Node) {
 	g, a := block.Shape().Dim(1), block.Shape().Dim(3)
-	rows := Reshape(Transpose(block, 1, 2), -1, g, a)                               // [B·S, G, A]
+	rows := Reshape(Transpose(block, 1, 2), -1, g, a)                                // [B·S, G, A]
 	after = OptimizationBarrier(composite.PutRows(pool, Reshape(p.Write, -1), rows)) // [N, G, A]
 	return composite.Constrain(after, axis.Pool, axis.KVHeads, axis.HeadDim)
 }

@@ -22,9 +22,9 @@ import (
 	"mix/sharding/ckpt"
 )
 
-// TestMain is also the worker.
+// TestMain is also the worker, and the process of a mapping of --matrix.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "--worker" {
+	if len(os.Args) > 1 && (os.Args[1] == "--worker" || os.Args[1] == "--target") {
 		main()
 	}
 	os.Exit(m.Run())
@@ -136,6 +136,9 @@ func TestRefuses(t *testing.T) {
 	}{
 		{"--target tpu", 2, `--target must be one of "cpu","h100","h200"`},
 		{"--program serve", 2, "--program must be one of"},
+		{"--matrix --target cpu", 2, "want a GPU"},
+		{"--matrix --only mistral", 2, "no mapping has all words of --only"},
+		{"--preset demo --target cpu --rounds 0", 2, "--rounds is 0, want at least 1"},
 		{"--preset demo --target cpu --dtype f16", 2, `dtype "f16", want f32 or bf16`},
 		{"--preset demo --target cpu --layers -1", 2, "-1"},
 		{"--preset demo --target cpu --batch -3", 2, "--batch is -3, want at least 1"},

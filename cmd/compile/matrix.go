@@ -21,8 +21,16 @@ type mapping struct {
 	mesh            sharding.Mesh
 	args            []string // of this command, beside the target
 	planned         float64  // bytes a device, as the planner has it
-	work            float64  // operations of a device's matrix products as the model has them, nothing done twice
+	work            float64  // operations of a device's matrix products, each done once
+	slack           float64  // how often it may be done
 }
+
+// How often work may be done. In training recomputation makes a third more of it, and microbatches that are added up
+// another. Experts that are computed for every token make four times their part of it.
+const (
+	trainingSlack = 2
+	servingSlack  = 1.5
+)
 
 // name says what it is in words without blanks inside.
 func (m mapping) name() string {
@@ -113,7 +121,7 @@ func training(preset string, devices int, chip target.Chip) (all []mapping, err 
 			args = append(args, "--rules", rules.String())
 		}
 		all = append(all, mapping{preset, "train", devices, e.Mesh, args, e.Memory.Total(),
-			train.FLOPs(c, matrixSeq) * matrixSeq * matrixSamples / float64(devices)})
+			train.FLOPs(c, matrixSeq) * matrixSeq * matrixSamples / float64(devices), trainingSlack})
 	}
 	return all, nil
 }
@@ -137,16 +145,25 @@ func serving(preset string, devices int, chip target.Chip) (all []mapping, err e
 			}
 			args := []string{"--preset", preset, "--program", program, "--mesh", e.Mesh.String(), "--seq-length", fmt.Sprint(matrixSeq),
 				"--batch", fmt.Sprint(matrixConcurrent), "--prefill-chunk", fmt.Sprint(matrixPrompt)}
-			tokens := matrixConcurrent
-			if program == "prefill" {
-				tokens = matrixPrompt
-			}
-			// Sequences are whole on every device: data splits nothing.
-			parts := e.Mesh.Size(axis.Expert, axis.Tensor, axis.Pipe)
-			all = append(all, mapping{preset, program, devices, e.Mesh, args, e.Memory.Total(), train.FLOPs(c, matrixSeq) / 3 * float64(tokens) / float64(parts)})
+			all = append(all, mapping{preset, program, devices, e.Mesh, args, e.Memory.Total(), servingWork(c, e.Mesh, program == "decode"), servingSlack})
 		}
 	}
 	return all, nil
+}
+
+// servingWork is the operations of a device's matrix products in a run. Sequences are whole on every device, so that
+// data and expert split nothing but experts; of one query a sequence XLA makes products of at least eight heads.
+func servingWork(c graph.Config, m sharding.Mesh, decode bool) float64 {
+	tokens, heads := matrixPrompt, max(c.Heads/m.Size(axis.Tensor), 1)
+	if decode {
+		tokens, heads = matrixConcurrent, max(heads, 8)
+	}
+	tensor := float64(m.Size(axis.Tensor))
+	experts := 6 * float64(c.TopK*c.Width*c.Hidden) / tensor / float64(m.Size(axis.Expert))
+	projections := 4 * float64((c.Heads+c.KVHeads)*c.HeadDim*c.Width) / tensor
+	scores := 4 * float64(matrixSeq*heads*c.HeadDim)
+	layers := float64(c.Layers) / float64(m.Size(axis.Pipe))
+	return float64(tokens) * (layers*(experts+projections+scores) + 2*float64(c.Vocab*c.Width)/tensor)
 }
 
 // chosen are the mappings that the flags ask for.

@@ -34,13 +34,9 @@ type result struct {
 	Kernels  int         `json:"kernels"`      // of ours
 	Matrix   int         `json:"wgmma_kernels"`
 	Spilled  int         `json:"spilled_bytes"` // of ours
-	Work     float64     `json:"work"`          // operations of XLA's products over those of the model, nothing done twice; kernels of ours do not count
+	Work     float64     `json:"work"`          // operations of XLA's products over those that there are to do; kernels of ours do not count
 	Problems []string    `json:"problems"`
 }
-
-// mostWork is how much of the model's work XLA's products may be. Recomputation makes 4/3 of it, and microbatches that
-// are added up another third; experts that are computed for every token make four times their part of it.
-const mostWork = 2
 
 // fill takes what a report says.
 func (r *result) fill(m mapping, p aot.Report) {
@@ -62,7 +58,7 @@ func (r *result) fill(m mapping, p aot.Report) {
 	}
 	note(!p.Memory.Fits, "%.1f GB do not fit", float64(p.Memory.Total)/1e9)
 	note(r.Spilled > 0, "%d bytes of registers spilled", r.Spilled)
-	note(r.Work > mostWork, "%.1f times the model's work: experts are computed densely", r.Work)
+	note(r.Work > m.slack, "%.1f times the work that there is: experts are computed densely", r.Work)
 	note(r.Kernels == 0 && p.Target != target.CPU, "no kernel of ours")
 }
 

@@ -49,7 +49,7 @@ func sinkPositions(m *ir.Module) (changed bool) {
 					continue
 				}
 				from := f.origin(op.Operands[keyPositions])
-				if from == nil || from.Name != "stablehlo.iota" {
+				if from == nil || from.Name != "stablehlo.iota" || from.Result().Type != op.Operands[keyPositions].Type {
 					continue
 				}
 				count := from.Clone(map[*ir.Value]*ir.Value{})

@@ -75,3 +75,32 @@ func TestCasesCompileForAGPU(t *testing.T) {
 		})
 	}
 }
+
+// TestProductsCompileForAGPU compiles the products that are measured, and that the kernels use the matrix unit.
+func TestProductsCompileForAGPU(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute: not in short mode")
+	}
+	e, _ := Options{}.sizes()
+	for _, c := range contests(e, 4096, true) {
+		for i, form := range c.forms {
+			t.Run(c.what+" "+form, func(t *testing.T) {
+				m, err := programOf(c.types, triton.Default(), c.builds[i])
+				require.NoError(t, err)
+				x := forH200(t, m)
+				if form != "kernel" {
+					require.InDelta(t, c.flops, float64(x.Module.Cost().FLOPs), 0.01*c.flops)
+					return
+				}
+				matrix := 0
+				for _, k := range x.Kernels {
+					if k.Ours {
+						require.Zero(t, k.Spilled, k.Name)
+						matrix += k.WGMMA
+					}
+				}
+				require.Positive(t, matrix)
+			})
+		}
+	}
+}

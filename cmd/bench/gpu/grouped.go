@@ -220,18 +220,22 @@ func (d *Device) timed(types []ir.Type, table triton.Table, build func(k *kit, i
 
 // built compiles what build makes.
 func (d *Device) built(types []ir.Type, table triton.Table, build func(k *kit, in []*ir.Value) *ir.Value) (*Program, error) {
-	var failed error
-	m := module("timed", types, func(b ir.Builder, in []*ir.Value) []*ir.Value {
+	m, err := programOf(types, table, build)
+	if err != nil {
+		return nil, err
+	}
+	return d.Compile(m)
+}
+
+func programOf(types []ir.Type, table triton.Table, build func(k *kit, in []*ir.Value) *ir.Value) (m *ir.Module, err error) {
+	m = module("timed", types, func(b ir.Builder, in []*ir.Value) []*ir.Value {
 		k := &kit{Builder: b, emit: emitCall, table: table}
 		out := build(k, in)
-		failed = k.err
+		err = k.err
 		if out == nil {
 			out = in[0]
 		}
 		return []*ir.Value{out}
 	})
-	if failed != nil {
-		return nil, failed
-	}
-	return d.Compile(m)
+	return m, err
 }
