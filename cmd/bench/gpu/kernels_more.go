@@ -158,7 +158,8 @@ func fp8Case(s shape, blocks bool) kernelCase {
 			return k.Mul(k.Add(v, k.Const(v.Type, "1.0")), k.Const(v.Type, decimal(1/float64(n))))
 		}
 		xs, ws := positive(1), k.Mul(positive(s.experts), k.Const(ir.Tensor("f32", s.experts), decimal(float64(n))))
-		xw, ww := k.Broadcast(xs, []int{rows, n}, 0), k.Broadcast(ws, []int{s.experts, m, n}, 0)
+		var xw *ir.Value
+		ww := k.Broadcast(ws, []int{s.experts, m, n}, 0)
 		if blocks {
 			xs = positive(rows, ceil(n))
 			ws = k.scaled(triton.F32, 0.2, s.experts, ceil(m), ceil(n))
