@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/golden"
 	"mix/lower"
 	"mix/lower/aot"
 	"mix/sharding"
@@ -227,6 +228,9 @@ func TestPipelines(t *testing.T) {
 		t.Run(fmt.Sprintf("%s rounds %d micro %d", tt.mesh, tt.rounds, tt.micro), func(t *testing.T) {
 			if testing.Short() && tt.rounds == 1 {
 				t.Skip("compiles for seconds")
+			}
+			if !golden.Long() && tt.rounds == 1 && tt.mesh != "pipe=4" {
+				t.Skip("compiles for seconds: runs where TEST_LONG is set")
 			}
 			got, g := pipedOnMesh(t, tt.mesh, tt.rounds, tt.micro, tt.again)
 			require.InDelta(t, loss, got, 1e-5*math.Abs(float64(loss)))

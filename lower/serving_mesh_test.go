@@ -2,6 +2,7 @@ package lower_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,6 +150,9 @@ func TestServingOnMeshes(t *testing.T) {
 		mesh, preset, _ := strings.Cut(strings.TrimSpace(in["mesh"]), "\n")
 		if testing.Short() && mesh != "pipe=2 expert=2 tensor=2" {
 			t.Skip("compiles for seconds")
+		}
+		if !golden.Long() && !slices.Contains([]string{"pipe=2 expert=2 tensor=2", "tensor=8", "pipe=4 expert=2", "data=2 expert=4"}, mesh) {
+			t.Skip("compiles for seconds: runs where TEST_LONG is set")
 		}
 		s := serveOn(t, mesh, preset)
 		prefill, first := s.compile(t, "prefill", 2, 3)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/graph"
+	"mix/internal/golden"
 	"mix/internal/ref"
 	"mix/sharding/axis"
 )
@@ -53,6 +54,9 @@ func TestEngineAgainstPlainLoops(t *testing.T) {
 	} {
 		for layout := range graph.Layouts {
 			if testing.Short() && (layout != "per-matrix" || tt.name != "a window") {
+				continue
+			}
+			if !golden.Long() && layout != "per-matrix" && tt.name != "a window" && tt.name != "every expert" {
 				continue
 			}
 			t.Run(tt.name+"/"+layout, func(t *testing.T) {

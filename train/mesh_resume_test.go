@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"mix/internal/golden"
 	"mix/lower"
 	"mix/sharding"
 	"mix/sharding/axis"
@@ -36,6 +37,9 @@ func TestResumedOnAnotherMesh(t *testing.T) {
 		until        int
 	}
 	for _, adapters := range []bool{false, true} {
+		if adapters && !golden.Long() {
+			continue
+		}
 		legs := []leg{{"", "", 4}, {"pipe=2 expert=2", "pp+fsdp1+ep", 6}, {"data=2 tensor=2", "fsdp1+tp", steps}}
 		if adapters {
 			legs = []leg{{"", "", 4}, {"pipe=2 expert=2", "", steps}}

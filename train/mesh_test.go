@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -139,6 +140,9 @@ func TestMeshes(t *testing.T) {
 		mesh, preset, _ := strings.Cut(strings.TrimSpace(in["mesh"]), "\n")
 		if testing.Short() && mesh != "pipe=2 expert=2 tensor=2" {
 			t.Skip("compiles for seconds")
+		}
+		if !golden.Long() && !slices.Contains([]string{"pipe=2 expert=2 tensor=2", "expert=8", "tensor=8", "pipe=4 expert=2", "data=2 expert=4", "data=2 expert=2 tensor=2"}, mesh) {
+			t.Skip("compiles for seconds: runs where TEST_LONG is set")
 		}
 		be := meshBackend(t, mesh, preset)
 		o := meshOptions(be)

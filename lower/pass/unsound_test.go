@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/tools/txtar"
 
+	"mix/internal/golden"
 	"mix/lower/ir"
 	"mix/lower/target"
 )
@@ -61,12 +62,16 @@ func TestUnsoundTextNeverPanics(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
+	times := 100 // a section
+	if golden.Long() {
+		times = 500
+	}
 	r, parsed, refused := rand.New(rand.NewPCG(5, 6)), 0, 0
 	for _, file := range files {
 		a, err := txtar.ParseFile(file)
 		require.NoError(t, err)
 		for _, section := range a.Files {
-			for i := 0; section.Name != "context" && i < 500; i++ {
+			for i := 0; section.Name != "context" && i < times; i++ {
 				text := unsound(r, string(section.Data))
 				require.NotPanics(t, func() {
 					for _, platform := range target.Platforms() {
