@@ -186,10 +186,12 @@ func TestProcessesShareOneDownload(t *testing.T) {
 		return
 	}
 	f := newFake(t)
+	f.mu.Lock() // the requests come from other processes, which order nothing here
 	f.fault = func(http.ResponseWriter, *http.Request, int) bool {
 		time.Sleep(300 * time.Millisecond)
 		return false
 	}
+	f.mu.Unlock()
 	cache := t.TempDir()
 	var all sync.WaitGroup
 	for range 3 {
