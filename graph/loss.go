@@ -59,6 +59,16 @@ type RouterSums struct {
 	Dropped *Node
 }
 
+// CountedRows is the mask of SumRouter that leaves padding out: 1 for the rows whose segment is not negative, [T] float32
+// of segments [B, S], or any axes; nil for nil.
+func CountedRows(segments *Node) *Node {
+	if segments == nil {
+		return nil
+	}
+	real := GreaterOrEqual(segments, Const(segments.Graph(), int32(0)))
+	return Reshape(ConvertDType(real, dtypes.Float32), -1)
+}
+
 // SumRouter sums what the routers of all layers gave for T rows.
 //
 //	logits [L, T, E] float32

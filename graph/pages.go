@@ -78,21 +78,11 @@ func (p *Pages) Copy(from, to *Node) *Pages {
 		}
 		// Of all layers at once: positions come first for it.
 		at := pool.Rank() - 3
-		order := []int{at}
-		var back []int
-		for i := range pool.Rank() {
-			if i != at {
-				order = append(order, i)
-			}
-			switch {
-			case i < at:
-				back = append(back, i+1)
-			case i == at:
-				back = append(back, 0)
-			default:
-				back = append(back, i)
-			}
+		order, back := []int{at}, []int{}
+		for i := range at {
+			order, back = append(order, i), append(back, i+1)
 		}
+		order, back = append(order, at+1, at+2), append(back, 0, at+1, at+2)
 		moved := TransposeAllAxes(pool, order...)                                 // [N, L…, G, A]
 		moved = composite.PutRows(moved, to, Gather(moved, InsertAxes(from, -1))) // [N, L…, G, A]
 		return TransposeAllAxes(moved, back...)                                   // [L…, N, G, A]

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
-	"slices"
 
 	"github.com/gomlx/compute/dtypes"
 
@@ -122,16 +121,15 @@ func (l Layout) Pieces(p axis.Param, dtype dtypes.DType) (qs []axis.Piece) {
 // Config.InitStd. A value depends on seed, Param and position in the Param alone, so every layout and
 // every sharding starts from the same model.
 func Init(c Config, q axis.Piece, seed uint64, dst []float32) error {
-	ps := Params(c)
-	i := slices.IndexFunc(ps, func(p axis.Param) bool { return p.Path == q.Path })
-	if i < 0 {
-		return fmt.Errorf("init: no weight %q in the catalogue", q.Path)
+	p, err := axis.Find(Params(c), q.Path)
+	if err != nil {
+		return fmt.Errorf("init: %w", err)
 	}
 	draw := func(key, index uint64) float64 { return c.InitStd * normal(key, index) }
 	if q.Path == pathAttnNorm || q.Path == pathMoENorm || q.Path == pathFinalNorm {
 		draw = func(uint64, uint64) float64 { return 1 }
 	}
-	return Fill(ps[i], q, seed, dst, draw)
+	return Fill(p, q, seed, dst, draw)
 }
 
 // Fill fills dst with piece q of p by draw, which is given a key made of seed and path, and the element's

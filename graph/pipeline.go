@@ -46,7 +46,7 @@ func RunPiped(c Config, w Weights, in Inputs, again Recompute) (hidden *Node, ro
 		g := s.Carry[0].Graph()
 		at := viewAt(c, w, g, one, here, nil)
 		y, _, _, tr := block(c, s.Carry[0], w.layerOf(slicesBy(trained, s.Stacked, frozen, s.Frozen)), at, nil, nil) // [B, S, D]
-		sums := SumRouter(InsertAxes(tr.Logits, 0), InsertAxes(tr.Chosen, 0), rowsThatCount(here.Segments))
+		sums := SumRouter(InsertAxes(tr.Logits, 0), InsertAxes(tr.Chosen, 0), CountedRows(here.Segments))
 		outs = []*Node{Squeeze(sums.Routed, 0), Squeeze(sums.Probs, 0), sums.Z}
 		if tr.Dropped != nil {
 			outs = append(outs, tr.Dropped)
@@ -63,16 +63,7 @@ func RunPiped(c Config, w Weights, in Inputs, again Recompute) (hidden *Node, ro
 	if in.Segments == nil {
 		router.Rows = Const(x.Graph(), float32(in.Tokens.Shape().Size()))
 	} else {
-		router.Rows = ReduceAllSum(rowsThatCount(in.Segments))
+		router.Rows = ReduceAllSum(CountedRows(in.Segments))
 	}
 	return hidden, router
-}
-
-// rowsThatCount is 1 for the rows whose segment is not negative, [T] float32 of segments […]; nil for nil.
-func rowsThatCount(segments *Node) *Node {
-	if segments == nil {
-		return nil
-	}
-	real := GreaterOrEqual(segments, Const(segments.Graph(), int32(0)))
-	return Reshape(ConvertDType(real, dtypes.Float32), -1)
 }

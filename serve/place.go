@@ -2,7 +2,6 @@ package serve
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/gomlx/compute/shapes"
 	gx "github.com/gomlx/gomlx/core/graph"
@@ -27,10 +26,7 @@ func (e *Engine) lay() (err error) {
 	}
 	params := graph.Params(e.cfg)
 	e.kept, err = e.placed(graph.Pieces(e.cfg, e.layout, e.o.DType), func(path string) (axis.Param, error) {
-		if i := slices.IndexFunc(params, func(p axis.Param) bool { return p.Path == path }); i >= 0 {
-			return params[i], nil
-		}
-		return axis.Param{}, fmt.Errorf("no weight %s in the catalogue", path)
+		return axis.Find(params, path)
 	})
 	return err
 }

@@ -110,7 +110,6 @@ func (o Options) decays(p axis.Param) bool {
 
 // bind makes the model's weights of a program's arguments.
 func (m model) bind(trained, frozen []*Node) graph.Weights {
-	trained = m.asWeights(trained)
 	staged := func(w graph.Weights) graph.Weights {
 		if m.place.Circle != nil {
 			w = w.Staged()

@@ -77,12 +77,7 @@ func (m model) evalDims() []int {
 
 // weight is the catalogue's entry of a path.
 func (m model) weight(path string) (axis.Param, error) {
-	for _, list := range [][]axis.Param{m.params, m.base} {
-		if i := slices.IndexFunc(list, func(p axis.Param) bool { return p.Path == path }); i >= 0 {
-			return list[i], nil
-		}
-	}
-	return axis.Param{}, fmt.Errorf("no weight %s in the catalogue", path)
+	return axis.Find(slices.Concat(m.params, m.base), path)
 }
 
 // spec is where a piece lies as a tensor of that kind.
@@ -160,21 +155,16 @@ func (m model) whole() (*sharding.Rules, error) {
 
 // pipedForward is forward for all microbatches at once, [M, B, S] each.
 func (m model) pipedForward(w graph.Weights, b batch) sums {
-	again := graph.RecomputeNothing
-	if m.Recompute == RecomputeSelective {
-		again = graph.RecomputeAttention
-	}
-	in := graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}
-	hidden, router := graph.RunPiped(m.Model, w, in, again)
-	each, mask := graph.TokenLosses(graph.Logits(m.Model, w, hidden), b.labels) // [M, B, S] both
-	return sums{ReduceAllSum(each), ReduceAllSum(mask), router}
+	hidden, router := graph.RunPiped(m.Model, w, b.inputs(), m.again())
+	return labelSums(m.Model, w, hidden, b.labels, router)
 }
 
-// hidden runs the model on tokens [B, S] and gives what is after the last norm, [B, S, D].
-func (m model) hidden(w graph.Weights, tokens *Node) *Node {
+// hidden is what the model gives after the last norm, without a gradient: [B, S, D] of inputs [B, S], or on stages
+// [M, B, S, D] of [M, B, S].
+func (m model) hidden(w graph.Weights, in graph.Inputs) *Node {
 	if m.place.Circle == nil {
-		return graph.Run(m.Model, w, graph.Inputs{Tokens: tokens}, nil, graph.KeepNothing).Hidden
+		return graph.Run(m.Model, w, in, nil, graph.KeepNothing).Hidden
 	}
-	hidden, _ := graph.RunPiped(m.Model, w, graph.Inputs{Tokens: InsertAxes(tokens, 0)}, graph.RecomputeNothing)
-	return Squeeze(hidden, 0)
+	hidden, _ := graph.RunPiped(m.Model, w, in, graph.RecomputeNothing)
+	return hidden
 }

@@ -103,15 +103,10 @@ func (p programs) evaluate() (*lower.Program, error) {
 		return nil, err
 	}
 	return p.compile("evaluate", o, func(g *Graph) []*Node {
-		w := p.m.bind(declare(g, "", p.m.trained), declare(g, "", p.m.frozen))
+		w := p.declareWeights(g)
 		b := p.declareBatch(g, p.m.evalDims()...)
-		if p.m.place.Circle != nil {
-			s := p.m.pipedForward(w, b)
-			return []*Node{Concatenate([]*Node{Reshape(s.ce, 1), Reshape(s.kept, 1)}, 0)}
-		}
-		r := graph.Run(p.m.Model, w, graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}, nil, graph.KeepNothing)
-		each, mask := graph.TokenLosses(graph.Logits(p.m.Model, w, r.Hidden), b.labels) // [B, S] both
-		return []*Node{Concatenate([]*Node{Reshape(ReduceAllSum(each), 1), Reshape(ReduceAllSum(mask), 1)}, 0)}
+		s := labelSums(p.m.Model, w, p.m.hidden(w, b.inputs()), b.labels, graph.RouterSums{})
+		return []*Node{Concatenate([]*Node{Reshape(s.ce, 1), Reshape(s.kept, 1)}, 0)}
 	})
 }
 
@@ -120,6 +115,11 @@ func (p programs) reading(rules *sharding.Rules) (o lower.ProgramOptions, err er
 	o.Rules = rules
 	o.Shard, err = p.m.shard()
 	return o, err
+}
+
+// declareWeights makes the parameters of such a program.
+func (p programs) declareWeights(g *Graph) graph.Weights {
+	return p.m.bind(p.m.asWeights(declare(g, "", p.m.trained)), declare(g, "", p.m.frozen))
 }
 
 // next takes weights, tokens [1, length] and the place of the last of them. It returns the id drawn after
@@ -135,11 +135,15 @@ func (p programs) next(length int) (*lower.Program, error) {
 		return nil, err
 	}
 	return p.compile("sample", o, func(g *Graph) []*Node {
-		w := p.m.bind(declare(g, "", p.m.trained), declare(g, "", p.m.frozen))
+		w := p.declareWeights(g)
 		tokens := Parameter(g, "tokens", shapes.Make(dtypes.Int32, 1, length))
 		at := Parameter(g, "at", shapes.Make(dtypes.Int32))
 		seed := Parameter(g, "seed", shapes.Make(dtypes.Uint32, 1, 2))
-		hidden := p.m.hidden(w, tokens) // [1, S, D]
+		in := tokens
+		if p.m.place.Circle != nil {
+			in = InsertAxes(tokens, 0) // [1, 1, S]
+		}
+		hidden := Reshape(p.m.hidden(w, graph.Inputs{Tokens: in}), 1, length, -1) // [1, S, D]
 		zero := Const(g, int32(0))
 		last := DynamicSlice(hidden, []*Node{zero, at, zero}, []int{1, 1, p.m.Model.Width}) // [1, 1, D]
 		logits := Reshape(graph.Logits(p.m.Model, w, last), 1, p.m.Model.Vocab)             // [1, V]

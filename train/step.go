@@ -59,29 +59,38 @@ func (s sums) nodes() []*Node { return append([]*Node{s.ce, s.kept}, s.router.No
 
 func sumsOf(n []*Node) sums { return sums{n[0], n[1], graph.RouterSumsOf(n[2:])} }
 
+// inputs are the model's part of a batch.
+func (b batch) inputs() graph.Inputs {
+	return graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}
+}
+
+// again is what the backward pass of a layer computes again. All of a layer is the matter of the layout.
+func (m model) again() graph.Recompute {
+	if m.Recompute == RecomputeSelective {
+		return graph.RecomputeAttention
+	}
+	return graph.RecomputeNothing
+}
+
+// labelSums adds up the losses at labels, after hidden [B, S, D] or [M, B, S, D].
+func labelSums(c graph.Config, w graph.Weights, hidden, labels *Node, router graph.RouterSums) sums {
+	each, mask := graph.TokenLosses(graph.Logits(c, w, hidden), labels) // [B, S] or [M, B, S]
+	return sums{ReduceAllSum(each), ReduceAllSum(mask), router}
+}
+
 // forward runs one microbatch, [B, S] each.
 func (m model) forward(w graph.Weights, b batch) sums {
-	in := graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}
-	again := graph.RecomputeNothing
-	if m.Recompute == RecomputeSelective {
-		again = graph.RecomputeAttention
-	}
-	r := graph.RunForGradient(m.Model, w, in, graph.KeepRouter, again)
-	each, mask := graph.TokenLosses(graph.Logits(m.Model, w, r.Hidden), b.labels) // [B, S] both
-	var counts *Node                                                              // [B·S], nil for all
-	if b.segments != nil {
-		real := GreaterOrEqual(b.segments, Const(b.segments.Graph(), int32(0)))
-		counts = Reshape(ConvertDType(real, dtypes.Float32), -1)
-	}
-	router := graph.SumRouter(r.RouterLogits, r.RouterChosen, counts)
+	r := graph.RunForGradient(m.Model, w, b.inputs(), graph.KeepRouter, m.again())
+	router := graph.SumRouter(r.RouterLogits, r.RouterChosen, graph.CountedRows(b.segments))
 	if r.RouterDropped != nil {
 		router.Dropped = StopGradient(ReduceAllSum(r.RouterDropped))
 	}
-	return sums{ReduceAllSum(each), ReduceAllSum(mask), router}
+	return labelSums(m.Model, w, r.Hidden, b.labels, router)
 }
 
 // allForward runs all microbatches.
 func (m model) allForward(trained, frozen []*Node, b batch) sums {
+	trained = m.asWeights(trained) // once, not in each pass over the microbatches
 	weights := func(trained, frozen []*Node) graph.Weights { return m.bind(trained, frozen).Within(m.Capacity) }
 	if m.place.Circle != nil {
 		return m.pipedForward(weights(trained, frozen), b)
@@ -94,7 +103,6 @@ func (m model) allForward(trained, frozen []*Node, b batch) sums {
 		}
 		return m.forward(weights(trained, frozen), b.of(one))
 	}
-	trained = m.asWeights(trained) // once, not in each pass over the microbatches
 	g := b.tokens.Graph()
 	zero := func(dims ...int) *Node { return BroadcastToDims(Const(g, float32(0)), dims...) }
 	l, e := m.Model.Layers, m.Model.Experts

@@ -15,44 +15,39 @@ func Constrain(x *Node, axes ...axis.Logical) *Node {
 	if len(axes) != x.Rank() {
 		panic(fmt.Errorf("constrain: %d axes %v for a tensor of shape %s", len(axes), axes, x.Shape()))
 	}
-	names := make([]string, len(axes))
-	for i, a := range axes {
-		names[i] = string(a)
-	}
-	as := attrs{{"axes", strings.Join(names, ",")}}
-	return call(ConstrainName, as, []*Node{x}, axes, func(in []*Node) []*Node {
-		return []*Node{Identity(in[0])}
-	})[0]
+	return constrain(x, note{axes: axes})
 }
 
 // ConstrainWeight notes that x is the weight at path, with those logical axes: on a mesh it lies as weights do, wherever it
 // comes from, and its gradient as gradients do.
 func ConstrainWeight(x *Node, path string, axes ...axis.Logical) *Node {
-	return constrainAs(x, weightNote{path, axes, "weights"})
+	return constrain(x, note{axes, path, "weights"})
 }
 
-// weightNote is the note of a weight or, by kind, of its gradient.
-type weightNote struct {
-	path string
-	axes []axis.Logical
-	kind string
+// note is what is noted: axes, and of a weight or its gradient path and kind.
+type note struct {
+	axes       []axis.Logical
+	path, kind string
 }
 
-func constrainAs(x *Node, note weightNote) *Node {
-	names := make([]string, len(note.axes))
-	for i, a := range note.axes {
+func constrain(x *Node, n note) *Node {
+	names := make([]string, len(n.axes))
+	for i, a := range n.axes {
 		names[i] = string(a)
 	}
-	as := attrs{{"axes", strings.Join(names, ",")}, {"kind", note.kind}, {"path", note.path}}
-	return call(ConstrainName, as, []*Node{x}, note, func(in []*Node) []*Node {
+	as := attrs{{"axes", strings.Join(names, ",")}}
+	if n.path != "" {
+		as = append(as, [2]string{"kind", n.kind}, [2]string{"path", n.path})
+	}
+	return call(ConstrainName, as, []*Node{x}, n, func(in []*Node) []*Node {
 		return []*Node{Identity(in[0])}
 	})[0]
 }
 
 func constrainVJP(_, dys []*Node, state any) []*Node {
-	if note, ok := state.(weightNote); ok {
-		note.kind = "gradients"
-		return []*Node{constrainAs(dys[0], note)}
+	n := state.(note)
+	if n.path != "" {
+		n.kind = "gradients"
 	}
-	return []*Node{Constrain(dys[0], state.([]axis.Logical)...)}
+	return []*Node{constrain(dys[0], n)}
 }

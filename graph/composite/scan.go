@@ -53,17 +53,19 @@ func (in Scanned) lead() []int { return in.Stacked[0].Shape().Dimensions[:max(in
 
 // flat is in with one axis of layers.
 func (in Scanned) flat() Scanned {
-	flat := func(xs []*Node) (ys []*Node) {
-		for _, x := range xs {
-			ys = append(ys, Reshape(x, append([]int{-1}, x.Shape().Dimensions[in.Lead:]...)...))
-		}
-		return ys
-	}
 	if in.Lead > 1 {
-		in.Stacked, in.Frozen = flat(in.Stacked), flat(in.Frozen)
+		in.Stacked, in.Frozen = flattened(in.Stacked, in.Lead), flattened(in.Frozen, in.Lead)
 		in.Lead = 1
 	}
 	return in
+}
+
+// flattened are values with their first lead axes as one, [L, …].
+func flattened(xs []*Node, lead int) (ys []*Node) {
+	for _, x := range xs {
+		ys = append(ys, Reshape(x, append([]int{-1}, x.Shape().Dimensions[lead:]...)...))
+	}
+	return ys
 }
 
 // at is layer l of in, without axes of layers.

@@ -80,14 +80,8 @@ func (st *scanState) backward(inputs []*Node) []*Node {
 	g := inputs[0].Graph()
 	n, o := len(st.in.Carry), len(st.outs)
 	layers, lead := axis.Count(st.lead), len(st.lead)
-	flat := func(xs []*Node) (ys []*Node) { // [L, …] of what the scan stacked
-		for _, x := range xs {
-			ys = append(ys, Reshape(x, append([]int{layers}, x.Shape().Dimensions[lead:]...)...))
-		}
-		return ys
-	}
-	rest := inputs[n+o:] // each, shared, weights, stacked, frozen, kept
-	kept := flat(rest[len(rest)-n:])
+	rest := inputs[n+o:]                        // each, shared, weights, stacked, frozen, kept
+	kept := flattened(rest[len(rest)-n:], lead) // [L, …]
 	// The carries' place in the list of inputs is taken by those of the last layer, which only give their shapes.
 	in := st.in.like(slices.Concat(inputs[:n], rest[:len(rest)-n])).flat()
 	for i := range n {
@@ -100,7 +94,7 @@ func (st *scanState) backward(inputs []*Node) []*Node {
 	}
 	ng := len(init) - 1 - n
 	fixed := in.all()[n:]
-	init = slices.Concat(init, flat(inputs[n:n+o]), kept, fixed)
+	init = slices.Concat(init, flattened(inputs[n:n+o], lead), kept, fixed)
 	out := loop(g, layers, init, func(s []*Node) []*Node {
 		l := Sub(Const(g, int32(layers-1)), s[0]) // []
 		dcarry, grads, rest := s[1:1+n], s[1+n:1+n+ng], s[1+n+ng:]

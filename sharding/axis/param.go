@@ -17,6 +17,15 @@ type Param struct {
 	Dims []int     // one size an axis
 }
 
+// Find is the weight of a catalogue at a path.
+func Find(catalogue []Param, path string) (Param, error) {
+	i := slices.IndexFunc(catalogue, func(p Param) bool { return p.Path == path })
+	if i < 0 {
+		return Param{}, fmt.Errorf("no weight %q in the catalogue", path)
+	}
+	return catalogue[i], nil
+}
+
 // Elements is the number of elements of the weight.
 func (p Param) Elements() int { return Count(p.Dims) }
 

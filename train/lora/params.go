@@ -96,12 +96,11 @@ func pairs(c graph.Config, o Options) ([]pair, error) {
 
 // of finds the target's weight in the model's catalogue.
 func (t target) of(c graph.Config) (pair, error) {
-	ps := graph.Params(c)
-	i := slices.IndexFunc(ps, func(p axis.Param) bool { return p.Path == t.path })
-	if i < 0 {
-		return pair{}, fmt.Errorf("lora: target %s: no weight %q in the catalogue", t.name, t.path)
+	p, err := axis.Find(graph.Params(c), t.path)
+	if err != nil {
+		return pair{}, fmt.Errorf("lora: target %s: %w", t.name, err)
 	}
-	return pair{target: t, base: ps[i]}, nil
+	return pair{target: t, base: p}, nil
 }
 
 // Init fills dst with the initial values of piece q of an adapter: uniform in ±1/√in for A, as PEFT, zero
