@@ -35,6 +35,17 @@ func (c Model) Validate() error {
 	return nil
 }
 
+// on refuses a mesh of another number of devices than the job's, or with more devices along tensor than there are heads.
+func (c Model) on(m Mesh, devices int) error {
+	if m.Devices() != devices {
+		return fmt.Errorf("%w: mesh %v has %d devices, want %d", ErrPlan, m, m.Devices(), devices)
+	}
+	if t := m.Size(axis.Tensor); t > c.Heads {
+		return fmt.Errorf("%w: %d heads are fewer than tensor=%d", ErrPlan, c.Heads, t)
+	}
+	return nil
+}
+
 // attention is the weights of a layer's attention: A = 2hHd + 2hGd.
 func (c Model) attention() float64 {
 	return float64(2 * c.Width * c.HeadDim * (c.Heads + c.KVHeads))

@@ -3,7 +3,6 @@ package sharding
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"mix/sharding/axis"
 )
@@ -26,11 +25,7 @@ func (c Copy) Runs() axis.Copying {
 
 // String is the copy on one line: "3 → 0: [0:8, 16:32]".
 func (c Copy) String() string {
-	spans := make([]string, len(c.Offset))
-	for i, at := range c.Offset {
-		spans[i] = fmt.Sprintf("%d:%d", at, at+c.Size[i])
-	}
-	return fmt.Sprintf("%d → %d: [%s]", c.From.Holder, c.To.Holder, strings.Join(spans, ", "))
+	return fmt.Sprintf("%d → %d: %s", c.From.Holder, c.To.Holder, axis.Spans(c.Offset, c.Size))
 }
 
 // Plan lists the copies that make layout to out of layout from: for every box of to, in order, what each box

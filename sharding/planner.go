@@ -135,11 +135,8 @@ func foldings(m Mesh) []bool {
 
 // divides says whether the model and the job fit a mesh, by the names of what does not.
 func (j Training) divides(m Mesh, folded bool) error {
-	if m.Devices() != j.Devices {
-		return fmt.Errorf("%w: mesh %v has %d devices, want %d", ErrPlan, m, m.Devices(), j.Devices)
-	}
-	if t := m.Size(axis.Tensor); t > j.Model.Heads {
-		return fmt.Errorf("%w: %d heads are fewer than tensor=%d", ErrPlan, j.Model.Heads, t)
+	if err := j.Model.on(m, j.Devices); err != nil {
+		return err
 	}
 	a := Mapping{Mesh: m, Folded: folded}
 	r, err := a.Rules()

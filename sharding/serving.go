@@ -55,12 +55,9 @@ func (j Serving) Estimate(m Mesh, folded bool) (Service, error) {
 	if err := j.Validate(); err != nil {
 		return Service{}, err
 	}
-	if m.Devices() != j.Devices {
-		return Service{}, fmt.Errorf("%w: mesh %v has %d devices, want %d", ErrPlan, m, m.Devices(), j.Devices)
-	}
 	c := j.Model
-	if t := m.Size(axis.Tensor); t > c.Heads {
-		return Service{}, fmt.Errorf("%w: %d heads are fewer than tensor=%d", ErrPlan, c.Heads, t)
+	if err := c.on(m, j.Devices); err != nil {
+		return Service{}, err
 	}
 	r, err := Mapping{Mesh: m, Folded: folded}.rules()
 	if err != nil {

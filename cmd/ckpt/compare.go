@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -30,11 +29,7 @@ func (c *verify) Run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		err = json.NewEncoder(streams.Out).Encode(x)
-	} else {
-		err = x.Print(streams.Out)
-	}
+	err = show(streams, c.JSON, x)
 	if err == nil && len(x.Problems) > 0 {
 		err = fmt.Errorf("%s: problems: %d", c.Dir, len(x.Problems))
 	}
@@ -68,11 +63,7 @@ func (c *diff) Run(ctx context.Context, streams *cli.IO) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		err = json.NewEncoder(streams.Out).Encode(r)
-	} else {
-		err = r.Print(streams.Out)
-	}
+	err = show(streams, c.JSON, r)
 	if err == nil && r.Different {
 		err = errors.New("the checkpoints differ")
 	}

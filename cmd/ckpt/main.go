@@ -4,6 +4,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 
 	"mix/cmd/internal/flags"
 	"mix/graph"
@@ -44,15 +45,19 @@ func (c *list) Run(streams *cli.IO) error {
 	if wrong != nil {
 		r.Wrong(wrong)
 	}
-	if c.JSON {
-		err = json.NewEncoder(streams.Out).Encode(r)
-	} else {
-		err = r.Print(streams.Out)
-	}
+	err = show(streams, c.JSON, r)
 	if err == nil && len(r.Problems) > 0 {
 		err = fmt.Errorf("%s: problems: %d", c.Dir, len(r.Problems))
 	}
 	return err
+}
+
+// show prints a result, as text or as one JSON object.
+func show(streams *cli.IO, asJSON bool, result interface{ Print(w io.Writer) error }) error {
+	if asJSON {
+		return json.NewEncoder(streams.Out).Encode(result)
+	}
+	return result.Print(streams.Out)
 }
 
 func main() {

@@ -1,5 +1,10 @@
 package axis
 
+import (
+	"fmt"
+	"strings"
+)
+
 // Copying is what two boxes of one weight share: Count runs of Length elements each, that lie without a gap
 // in both.
 type Copying struct {
@@ -11,6 +16,15 @@ type Copying struct {
 
 // stride walks one axis.
 type stride struct{ size, src, dst int }
+
+// Spans prints a box: "[0:8, 16:32]".
+func Spans(offset, size []int) string {
+	spans := make([]string, len(offset))
+	for i, at := range offset {
+		spans[i] = fmt.Sprintf("%d:%d", at, at+size[i])
+	}
+	return "[" + strings.Join(spans, ", ") + "]"
+}
 
 // Intersect is the copying from a box at offset, of the given size, to the box of q, both row-major; ok is
 // false where they do not meet.

@@ -1,11 +1,6 @@
 package ckpt
 
-import (
-	"sync"
-	"sync/atomic"
-
-	"mix/sharding/axis"
-)
+import "mix/sharding/axis"
 
 // extent is a box of a catalogue weight that lies row-major and without gap in a file.
 type extent struct {
@@ -75,23 +70,5 @@ func eachChunk(list []copying, workers int, f func(k chunk) error) error {
 			chunks = append(chunks, chunk{&list[i], from, min(from+chunkElements, total)})
 		}
 	}
-	errs := make([]error, len(chunks))
-	var next atomic.Int64
-	work := func() {
-		for i := next.Add(1) - 1; int(i) < len(chunks); i = next.Add(1) - 1 {
-			errs[i] = f(chunks[i])
-		}
-	}
-	var wg sync.WaitGroup
-	for range min(workers, len(chunks)) - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return inParallel(len(chunks), workers, func(_, i int) error { return f(chunks[i]) })
 }

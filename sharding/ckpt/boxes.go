@@ -152,10 +152,7 @@ func openBoxes(dir string) (s *source, x boxIndex) {
 func matchBoxes(s *source, x boxIndex, params []axis.Param) (m *matched, problems []error) {
 	m = &matched{layout: Boxes, extents: map[string][]*extent{}, uses: map[string]string{}}
 	wrong := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	byPath := map[string]axis.Param{}
-	for _, p := range params {
-		byPath[p.Path] = p
-	}
+	byPath := pathsOf(params)
 	for _, w := range x.Weights {
 		p, ok := byPath[w.Path]
 		switch {
@@ -182,17 +179,15 @@ func matchBoxes(s *source, x boxIndex, params []axis.Param) (m *matched, problem
 		}
 		t := f.infos[i]
 		q := axis.Piece{Name: b.Tensor, Path: b.Weight, Offset: b.Offset, Size: b.Size, Shape: b.Size}
-		switch err := q.Check(p); {
-		case err != nil:
+		if err := q.Check(p); err != nil {
 			wrong("%s: %w", boxesFile, err)
 			continue
-		case !slices.Equal(t.Shape, b.Size):
-			wrong("%s: %w: tensor %s is %s, want %v", b.File, ErrShape, quote(t.Name), shapeText(t.Shape), b.Size)
+		}
+		if err := t.check(b.Size); err != nil {
+			wrong("%s: %w", b.File, err)
 			continue
-		case kernels[t.DType] == nil:
-			wrong("%s: %w: tensor %s is %s, want F32, BF16 or F16", b.File, ErrDType, quote(t.Name), t.Format)
-			continue
-		case used[b.File+"/"+b.Tensor]:
+		}
+		if used[b.File+"/"+b.Tensor] {
 			wrong("%s: tensor %s of %s is there twice", boxesFile, quote(b.Tensor), b.File)
 			continue
 		}
@@ -256,10 +251,8 @@ func planBoxes(params []axis.Param, mesh sharding.Mesh) (files []outputFile, x b
 			return nil, x, err
 		}
 		x.Weights = append(x.Weights, boxWeight(p))
-		seen := map[string]bool{}
 		for _, b := range l.Boxes {
-			if key := fmt.Sprint(b.Offset, b.Size); !seen[key] {
-				seen[key] = true
+			if b.Replica == 0 {
 				f := &perDevice[b.Holder]
 				f.name = fmt.Sprintf("device-%05d.safetensors", b.Holder)
 				q := axis.Piece{Name: p.Path, Path: p.Path, Offset: b.Offset, Size: b.Size}

@@ -39,43 +39,49 @@ type Checkpoint struct {
 // be of Hugging Face, one model.safetensors or the files that its index names, ours, or Megatron's. If
 // anything is wrong, the error is a *Problems that holds all of it, or an error of the file system.
 func Open(dir string, params []axis.Param, o Options) (*Checkpoint, error) {
-	format, err := Detect(dir)
+	_, s, match, err := openFolder(dir, params, o.Layout)
 	if err != nil {
 		return nil, err
 	}
+	return newCheckpoint(s, params, o, match)
+}
+
+// openFolder opens the files of a folder, whichever its format is. match brings them together with the weights.
+func openFolder(dir string, params []axis.Param, layout string) (format string, s *source, match func() (*matched, []error), err error) {
+	if format, err = Detect(dir); err != nil {
+		return "", nil, nil, err
+	}
 	switch format {
 	case Megatron:
-		s := openMegatron(dir)
-		return newCheckpoint(s.source, params, o, func() (*matched, []error) { return matchMegatron(s, params) })
+		m := openMegatron(dir)
+		return format, m.source, func() (*matched, []error) { return matchMegatron(m, params) }, nil
 	case Mixtral:
 		s, index := openBoxes(dir)
-		return newCheckpoint(s, params, o, func() (*matched, []error) { return matchBoxes(s, index, params) })
+		return format, s, func() (*matched, []error) { return matchBoxes(s, index, params) }, nil
 	}
-	return openHF(openSource(dir, inFolder(dir)), params, o)
+	s = openSource(dir, inFolder(dir))
+	return format, s, func() (*matched, []error) { return matchHF(s, params, layout) }, nil
 }
 
 // OpenFS is Open for the top folder of a file system, such as an embed.FS or a MemFS, of Hugging Face's format.
 func OpenFS(fsys fs.FS, params []axis.Param, o Options) (*Checkpoint, error) {
-	return openHF(openSource("in memory", inFS(fsys)), params, o)
+	s := openSource("in memory", inFS(fsys))
+	return newCheckpoint(s, params, o, func() (*matched, []error) { return matchHF(s, params, o.Layout) })
 }
 
-func openHF(s *source, params []axis.Param, o Options) (*Checkpoint, error) {
-	return newCheckpoint(s, params, o, func() (*matched, []error) {
-		switch o.Layout {
-		case "":
-			return match(s, params)
-		case Plain:
-			return matchPlain(s, params)
-		}
-		return nil, []error{fmt.Errorf("layout %s, want %s or none", quote(o.Layout), Plain)}
-	})
+// matchHF is match, or matchPlain if that layout is asked for.
+func matchHF(s *source, params []axis.Param, layout string) (*matched, []error) {
+	switch layout {
+	case "":
+		return match(s, params)
+	case Plain:
+		return matchPlain(s, params)
+	}
+	return nil, []error{fmt.Errorf("layout %s, want %s or none", quote(layout), Plain)}
 }
 
 func newCheckpoint(s *source, params []axis.Param, o Options, match func() (*matched, []error)) (*Checkpoint, error) {
-	c := &Checkpoint{source: s, list: params, params: map[string]axis.Param{}, warn: o.Warn}
-	for _, p := range params {
-		c.params[p.Path] = p
-	}
+	c := &Checkpoint{source: s, list: params, params: pathsOf(params), warn: o.Warn}
 	problems := s.problems
 	if len(s.files) > 0 {
 		var more []error

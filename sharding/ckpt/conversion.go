@@ -15,6 +15,7 @@ import (
 
 	"mix/sharding"
 	"mix/sharding/axis"
+	"mix/sharding/ckpt/torchfile"
 )
 
 // ConvertOptions say what a checkpoint becomes.
@@ -169,9 +170,35 @@ func torchName(dtype dtypes.DType) string {
 	return map[dtypes.DType]string{dtypes.Float32: "float32", dtypes.BFloat16: "bfloat16", dtypes.Float16: "float16"}[dtype]
 }
 
-// run reads what a training run says of its checkpoint: the groups of tensors that have the model's weights'
-// names, and its other files, which are copied as they are. The manifest's state goes with them.
+// run notes what a training run keeps beside the weights: the groups of tensors that have their names are returned, the
+// other files are copied as they are, and the manifest's state goes with them.
 func (c *Conversion) run(dir, format string) (groups []string, err error) {
+	r, err := readRun(dir)
+	if err != nil || r == nil {
+		return nil, err
+	}
+	if format == Megatron {
+		c.Notes = append(c.Notes, "optimizer state and progress of the run are left out: Megatron's own have another form")
+		return nil, nil
+	}
+	groups, others, err := r.divide()
+	c.as, c.state = append(c.as, others...), r.manifest.State
+	return groups, err
+}
+
+// trainingRun is what the manifest of a training run's checkpoint says.
+type trainingRun struct {
+	dir      string
+	manifest Manifest
+	Groups   []struct {
+		Name   string          `json:"name"`
+		Plain  bool            `json:"plain"`
+		Params json.RawMessage `json:"params"`
+	} `json:"groups"`
+}
+
+// readRun reads it; nil where the folder is not of a run.
+func readRun(dir string) (*trainingRun, error) {
 	m, err := ReadManifest(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -179,37 +206,31 @@ func (c *Conversion) run(dir, format string) (groups []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var state struct {
-		Groups []struct {
-			Name   string          `json:"name"`
-			Plain  bool            `json:"plain"`
-			Params json.RawMessage `json:"params"`
-		} `json:"groups"`
-	}
-	if err := json.Unmarshal(m.State, &state); err != nil || state.Groups == nil {
-		return nil, nil // not of a run
-	}
-	if format == Megatron {
-		c.Notes = append(c.Notes, "optimizer state and progress of the run are left out: Megatron's own have another form")
+	r := &trainingRun{dir: dir, manifest: m}
+	if err := json.Unmarshal(m.State, r); err != nil || r.Groups == nil {
 		return nil, nil
 	}
-	c.state = m.State
+	return r, nil
+}
+
+// divide tells the groups of tensors that have the names of the model's weights from the other files.
+func (r *trainingRun) divide() (groups, others []string, err error) {
 	converted := map[string]bool{".": true}
-	for _, g := range state.Groups {
+	for _, g := range r.Groups {
 		if g.Name != "" && !g.Plain && (g.Params == nil || string(g.Params) == "null") {
 			if !fs.ValidPath(g.Name) || strings.ContainsAny(g.Name, "\\:") {
-				return nil, fmt.Errorf("%s: group %s, want a folder below", filepath.Join(dir, ManifestFile), quote(g.Name))
+				return nil, nil, fmt.Errorf("%s: group %s, want a folder below", filepath.Join(r.dir, ManifestFile), quote(g.Name))
 			}
 			groups = append(groups, g.Name)
 			converted[g.Name] = true
 		}
 	}
-	for _, f := range m.Files {
+	for _, f := range r.manifest.Files {
 		if !converted[path.Dir(f.Name)] {
-			c.as = append(c.as, f.Name)
+			others = append(others, f.Name)
 		}
 	}
-	return groups, nil
+	return groups, others, nil
 }
 
 // group plans the files of one set of weights, in a folder below the target's.
@@ -230,16 +251,23 @@ func (c *Conversion) group(name string, from *Checkpoint, o ConvertOptions) erro
 	if err != nil {
 		return err
 	}
+	var args *torchfile.Object
+	if o.Format == Megatron {
+		if args, err = c.args(from, o); err != nil {
+			return err
+		}
+		c.texts[latestFile] = []byte("1")
+	}
 	for i := range files {
 		f := &files[i]
-		f.name, f.from = path.Join(name, f.name), from
+		f.name = path.Join(name, f.name)
 		for k := range f.tensors {
 			f.tensors[k].dtype = o.typeOf(from, f.tensors[k].boxes)
 		}
-		if o.Format != Megatron {
+		if o.Format == Megatron {
+			err = f.layTorch(args)
+		} else {
 			err = f.laySafetensors()
-		} else if err = c.args(f, from, o); err == nil && i == 0 {
-			c.texts[latestFile] = []byte("1")
 		}
 		if err != nil {
 			return err
@@ -292,22 +320,18 @@ func (c *Conversion) mixtral(name string, from *Checkpoint, o ConvertOptions) ([
 	return files, err
 }
 
-// args lays a file of Megatron's out, with the settings that its loader wants.
-func (c *Conversion) args(f *outputFile, from *Checkpoint, o ConvertOptions) error {
+// args are the settings that Megatron's loader wants in every file.
+func (c *Conversion) args(from *Checkpoint, o ConvertOptions) (*torchfile.Object, error) {
 	sizes, err := sizesOf(from.list)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	dtype := from.DType()
 	if o.DType != dtypes.InvalidDType {
 		dtype = o.DType
 	}
 	_, untied := from.params[head]
-	args, err := megatronSettings(sizes, o.Grid, !untied, torchName(dtype), c.texts[configFile])
-	if err != nil {
-		return err
-	}
-	return f.layTorch(args)
+	return megatronSettings(sizes, o.Grid, !untied, torchName(dtype), c.texts[configFile])
 }
 
 // copies finds what every box of every file is copied from.

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/gomlx/compute/dtypes"
 
@@ -88,36 +86,28 @@ func (c *Checkpoint) held(path string) *Held {
 func (d *WeightDiff) compare(ctx context.Context, a, b *Checkpoint, p axis.Param) error {
 	d.Compared = true
 	list := slices.Collect(windows(axis.Whole(p, dtypes.Float32), chunkElements))
-	parts, errs := make([]WeightDiff, len(list)), make([]error, len(list))
-	var next atomic.Int64
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(list)) {
-		wg.Go(func() {
-			var x, y []byte
-			for i := next.Add(1) - 1; int(i) < len(list) && !failed.Load(); i = next.Add(1) - 1 {
-				n := list[i].Bytes()
-				x, y = slices.Grow(x[:0], n)[:n], slices.Grow(y[:0], n)[:n]
-				err := ctx.Err()
-				if err == nil {
-					err = a.Read(list[i], x)
-				}
-				if err == nil {
-					err = b.Read(list[i], y)
-				}
-				if errs[i] = err; err != nil {
-					failed.Store(true)
-					return
-				}
-				parts[i].values(x, y, list[i])
-			}
-		})
-	}
-	wg.Wait()
-	for i, part := range parts {
-		if errs[i] != nil {
-			return errs[i]
+	parts := make([]WeightDiff, len(list))
+	workers := runtime.GOMAXPROCS(0)
+	held := make([]struct{ x, y []byte }, workers)
+	err := inParallel(len(list), workers, func(worker, i int) error {
+		if err := ctx.Err(); err != nil {
+			return err
 		}
+		h, n := &held[worker], list[i].Bytes()
+		h.x, h.y = slices.Grow(h.x[:0], n)[:n], slices.Grow(h.y[:0], n)[:n]
+		if err := a.Read(list[i], h.x); err != nil {
+			return err
+		}
+		if err := b.Read(list[i], h.y); err != nil {
+			return err
+		}
+		parts[i].values(h.x, h.y, list[i])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
 		d.Elements += part.Elements
 		d.Max = max(d.Max, part.Max)
 		if d.First == nil {
@@ -170,7 +160,7 @@ func (r DiffReport) Print(w io.Writer) error {
 				fmt.Fprintf(out, "%s: dtype %s and %s\n", d.Weight, d.A.DType, d.B.DType)
 			}
 			if d.Elements > 0 {
-				fmt.Fprintf(out, "%s: %d of %d elements differ, by at most %g, the first at %v\n", d.Weight, d.Elements, elements(d.A.Shape), d.Max, d.First)
+				fmt.Fprintf(out, "%s: %d of %d elements differ, by at most %g, the first at %v\n", d.Weight, d.Elements, axis.Count(d.A.Shape), d.Max, d.First)
 			}
 		}
 	}

@@ -53,9 +53,13 @@ func Examine(ctx context.Context, dir string, params []axis.Param) (x Examinatio
 	if err := x.weights(ctx, dir, params); err != nil {
 		return x, err
 	}
-	groups, err := new(Conversion).run(dir, HuggingFace)
+	r, err := readRun(dir)
+	if err != nil || r == nil {
+		return x, nil // the error is said above
+	}
+	groups, _, err := r.divide()
 	if err != nil {
-		return x, nil // said above
+		return x, nil
 	}
 	for _, name := range groups {
 		if err := x.weights(ctx, filepath.Join(dir, filepath.FromSlash(name)), params); err != nil {

@@ -2,6 +2,7 @@ package ckpt
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -108,6 +109,31 @@ func (r *row) nameAt(l, e int, bare bool) string {
 // perLayer and perExpert say what the name is repeated over.
 func (r *row) perLayer() bool  { return strings.Contains(r.name, "{l}") }
 func (r *row) perExpert() bool { return strings.Contains(r.name, "{e}") }
+
+// numbers lists the layers and experts of a row's tensors, of a format's table: one of -1 where the name is not repeated
+// over them.
+func numbers(r interface {
+	perLayer() bool
+	perExpert() bool
+}, layers, experts int) iter.Seq2[int, int] {
+	count := func(repeated bool, n int) (from, to int) {
+		if repeated {
+			return 0, n
+		}
+		return -1, 0
+	}
+	return func(yield func(l, e int) bool) {
+		firstLayer, endLayer := count(r.perLayer(), layers)
+		firstExpert, endExpert := count(r.perExpert(), experts)
+		for l := firstLayer; l < endLayer; l++ {
+			for e := firstExpert; e < endExpert; e++ {
+				if !yield(l, e) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // dims is the shape that the row's tensor has in a model of the given sizes.
 func (r *row) dims(sizes map[axis.Logical]int) []int {

@@ -43,27 +43,12 @@ type TensorEntry struct {
 // weights (nil) only the names of Hugging Face are checked. The error is of the folder itself; all else is in
 // Problems.
 func Describe(dir string, params []axis.Param) (*Report, error) {
-	format, err := Detect(dir)
+	format, s, match, err := openFolder(dir, params, "")
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Dir: dir, Format: format, Files: []FileEntry{}, Tensors: []TensorEntry{}, Problems: []string{}}
-	var s *source
-	var match func() (*matched, []error)
-	switch format {
-	case Megatron:
-		m := openMegatron(dir)
-		s, match = m.source, func() (*matched, []error) { return matchMegatron(m, params) }
-	case Mixtral:
-		boxes, index := openBoxes(dir)
-		s, match = boxes, func() (*matched, []error) { return matchBoxes(boxes, index, params) }
-	default:
-		s = openSource(dir, inFolder(dir))
-		defer s.close()
-		r.huggingFace(s, params)
-		return r, nil
-	}
 	defer s.close()
+	r := &Report{Dir: dir, Format: format, Files: []FileEntry{}, Tensors: []TensorEntry{}, Problems: []string{}}
 	for _, err := range s.problems {
 		r.Wrong(err)
 	}
@@ -76,6 +61,11 @@ func Describe(dir string, params []axis.Param) (*Report, error) {
 		}
 		r.Layout = m.layout
 	}
+	hf := format == HuggingFace
+	bare := hf && isBare(s)
+	if hf && len(s.files) > 0 {
+		r.Layout = layoutOf(s, bare)
+	}
 	ignored := map[string]string{}
 	for _, i := range m.ignored {
 		ignored[i.Name] = i.Reason
@@ -83,11 +73,32 @@ func Describe(dir string, params []axis.Param) (*Report, error) {
 	for _, f := range s.files {
 		r.Files = append(r.Files, FileEntry{f.name, f.region.size(), len(f.infos)})
 		for _, t := range f.infos {
-			name := inFile(f, t.Name)
-			r.add(TensorEntry{Name: t.Name, File: f.name, DType: t.Format, Shape: t.Shape, Bytes: t.Bytes, Holds: m.uses[name], Ignored: ignored[name]})
+			e := TensorEntry{Name: t.Name, File: f.name, DType: t.Format, Shape: t.Shape, Bytes: t.Bytes}
+			if hf {
+				e.Ignored = ignored[t.Name]
+				if err := e.byName(bare); err != nil && params == nil {
+					r.Wrong(fmt.Errorf("%s: %w", f.name, err))
+				}
+			} else {
+				e.Holds, e.Ignored = m.uses[inFile(f, t.Name)], ignored[inFile(f, t.Name)]
+			}
+			r.add(e)
 		}
 	}
 	return r, nil
+}
+
+// byName says what a tensor of Hugging Face's holds, also of a model whose weights are not known or that it does not fit.
+func (e *TensorEntry) byName(bare bool) error {
+	if e.Ignored != "" {
+		return nil
+	}
+	row, l, x := find(full(e.Name, bare))
+	if row == nil {
+		return fmt.Errorf("%w %s: Mixtral has none of that name", ErrExtra, quote(e.Name))
+	}
+	e.Holds, e.Ignored = use(row, l, x), row.ignore
+	return nil
 }
 
 // add adds a tensor.
@@ -96,41 +107,6 @@ func (r *Report) add(e TensorEntry) {
 	n, _ := formatNamed(e.DType)
 	r.Parameters += e.Bytes * 8 / int64(n.bits)
 	r.Bytes += e.Bytes
-}
-
-// huggingFace describes a checkpoint of that format.
-func (r *Report) huggingFace(s *source, params []axis.Param) {
-	for _, err := range s.problems {
-		r.Wrong(err)
-	}
-	bare := isBare(s)
-	if len(s.files) > 0 {
-		r.Layout = layoutOf(s, bare)
-	}
-	ignored := map[string]string{}
-	if params != nil && len(s.files) > 0 {
-		m, problems := match(s, params)
-		for _, err := range problems {
-			r.Wrong(err)
-		}
-		for _, i := range m.ignored {
-			ignored[i.Name] = i.Reason
-		}
-	}
-	for _, f := range s.files {
-		r.Files = append(r.Files, FileEntry{f.name, f.region.size(), len(f.infos)})
-		for _, t := range f.infos {
-			e := TensorEntry{Name: t.Name, File: f.name, DType: t.Format, Shape: t.Shape, Bytes: t.Bytes, Ignored: ignored[t.Name]}
-			switch row, l, x := find(full(t.Name, bare)); {
-			case e.Ignored != "":
-			case row != nil:
-				e.Holds, e.Ignored = use(row, l, x), row.ignore
-			case params == nil:
-				r.Wrong(fmt.Errorf("%s: %w %s: Mixtral has none of that name", f.name, ErrExtra, quote(t.Name)))
-			}
-			r.add(e)
-		}
-	}
 }
 
 // Wrong adds a problem.

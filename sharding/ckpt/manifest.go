@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -99,10 +98,7 @@ func (m Manifest) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = replace(filepath.Join(dir, ManifestFile), func(w io.Writer) error {
-		_, err := w.Write(b)
-		return err
-	})
+	_, err = replaceText(filepath.Join(dir, ManifestFile), b)
 	return err
 }
 

@@ -41,10 +41,7 @@ func match(s *source, params []axis.Param) (m *matched, problems []error) {
 	if err := agree(params); err != nil {
 		return m, []error{err}
 	}
-	byPath := make(map[string]axis.Param, len(params))
-	for _, p := range params {
-		byPath[p.Path] = p
-	}
+	byPath := pathsOf(params)
 	bare := isBare(s)
 	m.layout = layoutOf(s, bare)
 	present, perType := map[string]bool{}, map[dtypes.DType]int64{}
@@ -112,13 +109,27 @@ func fits(r *row, l, e int, t Info, layout string, sizes map[axis.Logical]int, p
 			return fmt.Errorf("%w %s: the model has no weight %s", ErrExtra, quote(t.Name), path)
 		}
 	}
-	if want := r.dims(sizes); !slices.Equal(t.Shape, want) {
+	return t.check(r.dims(sizes))
+}
+
+// check says whether the tensor has the wanted shape and a type that is read.
+func (t Info) check(want []int) error {
+	if !slices.Equal(t.Shape, want) {
 		return fmt.Errorf("%w: tensor %s is %s, want %v", ErrShape, quote(t.Name), shapeText(t.Shape), want)
 	}
 	if kernels[t.DType] == nil {
 		return fmt.Errorf("%w: tensor %s is %s, want F32, BF16 or F16", ErrDType, quote(t.Name), t.Format)
 	}
 	return nil
+}
+
+// pathsOf is a catalogue by path.
+func pathsOf(params []axis.Param) map[string]axis.Param {
+	m := make(map[string]axis.Param, len(params))
+	for _, p := range params {
+		m[p.Path] = p
+	}
+	return m
 }
 
 // missing names the tensors that the catalogue wants and the checkpoint does not have.
@@ -136,18 +147,9 @@ func missing(layout string, bare bool, sizes map[axis.Logical]int, params []axis
 		for _, path := range r.paths {
 			known[path] = true
 		}
-		layers, count := 1, 1
-		if r.perLayer() {
-			layers = sizes[axis.Layers]
-		}
-		if r.perExpert() {
-			count = sizes[axis.Experts]
-		}
-		for l := range layers {
-			for e := range count {
-				if name := r.nameAt(l, e, bare); !present[name] {
-					problems = append(problems, fmt.Errorf("%w %s", ErrMissing, quote(name)))
-				}
+		for l, e := range numbers(r, sizes[axis.Layers], sizes[axis.Experts]) {
+			if name := r.nameAt(l, e, bare); !present[name] {
+				problems = append(problems, fmt.Errorf("%w %s", ErrMissing, quote(name)))
 			}
 		}
 	}

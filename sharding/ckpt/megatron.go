@@ -187,6 +187,18 @@ func (b boxer) width() int  { return b.sizes[axis.Embed] }
 func (b boxer) heads() int  { return b.sizes[axis.Heads] / b.Tensor * b.sizes[axis.HeadDim] }
 func (b boxer) hidden() int { return b.sizes[axis.FFN] / b.Tensor }
 
+// experts is how many the place holds of every layer.
+func (b boxer) experts() int { return b.sizes[axis.Experts] / b.Expert }
+
+// at is b for a layer and an expert as the place counts them, -1 for none.
+func (b boxer) at(l, e int) boxer {
+	b.l, b.e = b.first+l, -1
+	if e >= 0 {
+		b.e = b.expert*b.experts() + e
+	}
+	return b
+}
+
 // piece is all that a layer and an expert have of a weight.
 func (b boxer) piece(path string) axis.Piece {
 	p := b.byPath[path]

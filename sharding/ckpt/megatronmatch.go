@@ -27,10 +27,7 @@ func matchMegatron(s *megatronSource, params []axis.Param) (m *matched, problems
 	if err != nil {
 		return m, []error{err}
 	}
-	byPath := map[string]axis.Param{}
-	for _, p := range params {
-		byPath[p.Path] = p
-	}
+	byPath := pathsOf(params)
 	firsts, err := s.stages(sizes[axis.Layers])
 	if err != nil {
 		return m, []error{err}
@@ -95,7 +92,6 @@ func (s *megatronSource) stages(layers int) (list [][]layersOf, err error) {
 func (m *matched) chunk(f *File, infos []Info, b boxer, seen map[string]*extent, perType map[dtypes.DType]int64) (problems []error) {
 	wrong := func(err error) { problems = append(problems, fmt.Errorf("%s: %w", f.name, err)) }
 	have := map[string]bool{}
-	perPlace := b.sizes[axis.Experts] / b.Expert
 	for _, t := range infos {
 		r, l, e := findMegatron(t.Name)
 		reason := megatronReason(t.Name)
@@ -106,7 +102,7 @@ func (m *matched) chunk(f *File, infos []Info, b boxer, seen map[string]*extent,
 			continue
 		case r.tied(b.byPath):
 			reason = tied
-		case !r.at(b.place) || e >= perPlace || l >= b.layers:
+		case !r.at(b.place) || e >= b.experts() || l >= b.layers:
 			wrong(fmt.Errorf("%w %s: another part of the grid has it", ErrExtra, quote(t.Name)))
 			continue
 		}
@@ -120,17 +116,10 @@ func (m *matched) chunk(f *File, infos []Info, b boxer, seen map[string]*extent,
 			continue
 		}
 		have[key] = true
-		b.l, b.e = b.first+l, -1
-		if e >= 0 {
-			b.e = b.expert*perPlace + e
-		}
-		boxes := r.boxes(b)
-		if want := r.shape(b, boxes); !slices.Equal(t.Shape, want) {
-			wrong(fmt.Errorf("%w: tensor %s is %s, want %v", ErrShape, quote(t.Name), shapeText(t.Shape), want))
-			continue
-		}
-		if kernels[t.DType] == nil {
-			wrong(fmt.Errorf("%w: tensor %s is %s, want F32, BF16 or F16", ErrDType, quote(t.Name), t.Format))
+		at := b.at(l, e)
+		boxes := r.boxes(at)
+		if err := t.check(r.shape(at, boxes)); err != nil {
+			wrong(err)
 			continue
 		}
 		m.boxes(f, t, boxes, seen, perType)
@@ -140,18 +129,9 @@ func (m *matched) chunk(f *File, infos []Info, b boxer, seen map[string]*extent,
 		if !r.at(b.place) || r.tied(b.byPath) {
 			continue
 		}
-		layers, count := []int{-1}, []int{-1}
-		if r.perLayer() {
-			layers = upTo(b.layers)
-		}
-		if r.perExpert() {
-			count = upTo(perPlace)
-		}
-		for _, l := range layers {
-			for _, e := range count {
-				if name := spell(r.name, l, e); !have[name] && !slices.ContainsFunc(infos, func(t Info) bool { return t.Name == name }) {
-					wrong(fmt.Errorf("%w %s", ErrMissing, quote(name)))
-				}
+		for l, e := range numbers(r, b.layers, b.experts()) {
+			if name := spell(r.name, l, e); !have[name] && !slices.ContainsFunc(infos, func(t Info) bool { return t.Name == name }) {
+				wrong(fmt.Errorf("%w %s", ErrMissing, quote(name)))
 			}
 		}
 	}

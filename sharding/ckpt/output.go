@@ -19,7 +19,6 @@ type outputFile struct {
 	tensors []planned
 	parts   []outputPart // in the order of the file, without a gap
 	bytes   int64
-	from    *Checkpoint      // that its weights are read from
 	copies  map[int][]copyOf // by number of the box among all boxes of the file
 }
 
@@ -114,10 +113,7 @@ func planMegatron(params []axis.Param, g Grid) (files []outputFile, err error) {
 	if err != nil {
 		return nil, err
 	}
-	byPath := map[string]axis.Param{}
-	for _, p := range params {
-		byPath[p.Path] = p
-	}
+	byPath := pathsOf(params)
 	for _, p := range g.places(sizes[axis.Layers]) {
 		f := outputFile{name: path.Join(firstFolder, p.folder(), megatronPt)}
 		for i := range megatronRows {
@@ -133,27 +129,14 @@ func planMegatron(params []axis.Param, g Grid) (files []outputFile, err error) {
 
 // plan lists a place's tensors of the row.
 func (r *megatronRow) plan(b boxer) (list []planned) {
-	layers, count := []int{-1}, []int{-1}
-	perPlace := b.sizes[axis.Experts] / b.Expert
-	if r.perLayer() {
-		layers = upTo(b.layers)
-	}
-	if r.perExpert() {
-		count = upTo(perPlace)
-	}
-	for _, l := range layers {
-		for _, e := range count {
-			b.l, b.e = b.first+l, -1
-			if e >= 0 {
-				b.e = b.expert*perPlace + e
-			}
-			boxes := r.boxes(b)
-			t := planned{name: spell(r.name, l, e), shape: r.shape(b, boxes), boxes: boxes}
-			if r.padded {
-				t.boxes = append(t.boxes, r.padding(b, t)...)
-			}
-			list = append(list, t)
+	for l, e := range numbers(r, b.layers, b.experts()) {
+		at := b.at(l, e)
+		boxes := r.boxes(at)
+		t := planned{name: spell(r.name, l, e), shape: r.shape(at, boxes), boxes: boxes}
+		if r.padded {
+			t.boxes = append(t.boxes, r.padding(at, t)...)
 		}
+		list = append(list, t)
 	}
 	return list
 }
@@ -166,7 +149,7 @@ func (r *megatronRow) padding(b boxer, t planned) (list []axis.Piece) {
 	for _, q := range t.boxes {
 		have += q.Elements()
 	}
-	for ; have < elements(t.shape); have += last.Elements() {
+	for ; have < axis.Count(t.shape); have += last.Elements() {
 		list = append(list, last)
 	}
 	return list

@@ -48,15 +48,12 @@ func matchPlain(s *source, params []axis.Param) (m *matched, problems []error) {
 		for _, t := range f.infos {
 			p, ok := wanted[t.Name]
 			present[t.Name] = true
-			switch {
-			case !ok:
+			if !ok {
 				problems = append(problems, fmt.Errorf("%s: %w %s: there is no such weight", f.name, ErrExtra, quote(t.Name)))
 				continue
-			case !slices.Equal(t.Shape, p.Dims):
-				problems = append(problems, fmt.Errorf("%s: %w: tensor %s is %s, want %v", f.name, ErrShape, quote(t.Name), shapeText(t.Shape), p.Dims))
-				continue
-			case kernels[t.DType] == nil:
-				problems = append(problems, fmt.Errorf("%s: %w: tensor %s is %s, want F32, BF16 or F16", f.name, ErrDType, quote(t.Name), t.Format))
+			}
+			if err := t.check(p.Dims); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", f.name, err))
 				continue
 			}
 			x := &extent{file: f, info: t, at: t.Offset, offset: make([]int, len(p.Dims)), size: slices.Clone(p.Dims)}

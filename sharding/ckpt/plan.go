@@ -23,7 +23,7 @@ type planned struct {
 }
 
 // bytes is the size of the tensor in the file.
-func (t *planned) bytes() int64 { return int64(elements(t.shape)) * int64(bytesOf(t.dtype)) }
+func (t *planned) bytes() int64 { return int64(axis.Count(t.shape)) * int64(bytesOf(t.dtype)) }
 
 // plan names the tensors that hold a catalogue, in the order of use.
 func plan(params []axis.Param, layout string) ([]planned, error) {
@@ -97,32 +97,15 @@ func (r *row) holds(params map[string]axis.Param) (have, lacking []string) {
 
 // plan lists the row's tensors; without a layer of their own they come at the given place.
 func (r *row) plan(params map[string]axis.Param, sizes map[axis.Logical]int, layer int) (list []planned) {
-	layers, count := []int{-1}, []int{-1}
-	if r.perLayer() {
-		layers = upTo(sizes[axis.Layers])
-	}
-	if r.perExpert() {
-		count = upTo(sizes[axis.Experts])
-	}
-	for _, l := range layers {
-		for _, e := range count {
-			t := planned{name: r.nameAt(l, e, false), shape: r.dims(sizes), layer: layer}
-			if l >= 0 {
-				t.layer = l
-			}
-			for _, x := range r.extents(nil, Info{Shape: t.shape, DType: dtypes.Float32}, params, l, e) {
-				t.boxes = append(t.boxes, axis.Piece{Name: x.path, Path: x.path, Offset: x.offset, Size: x.size, DType: dtypes.Float32})
-			}
-			list = append(list, t)
+	for l, e := range numbers(r, sizes[axis.Layers], sizes[axis.Experts]) {
+		t := planned{name: r.nameAt(l, e, false), shape: r.dims(sizes), layer: layer}
+		if l >= 0 {
+			t.layer = l
 		}
-	}
-	return list
-}
-
-func upTo(n int) []int {
-	list := make([]int, n)
-	for i := range list {
-		list[i] = i
+		for _, x := range r.extents(nil, Info{Shape: t.shape, DType: dtypes.Float32}, params, l, e) {
+			t.boxes = append(t.boxes, axis.Piece{Name: x.path, Path: x.path, Offset: x.offset, Size: x.size, DType: dtypes.Float32})
+		}
+		list = append(list, t)
 	}
 	return list
 }
@@ -133,9 +116,6 @@ const window = 4 << 20
 
 // buffers are the windows of one goroutine, before and after rounding.
 type buffers struct{ wide, narrow []byte }
-
-// errStopped ends writing because another shard failed.
-var errStopped = errors.New("stopped")
 
 // write gives the tensor's elements to w, rounded to dtype.
 func (t *planned) write(w io.Writer, from Reader, dtype dtypes.DType, b *buffers, stopped func() bool) error {
@@ -178,7 +158,7 @@ func windows(box axis.Piece, n int) func(yield func(axis.Piece) bool) {
 		if k > 0 {
 			length = box.Size[k-1]
 			run = max(1, n/inner)
-			outer = elements(box.Size[:k-1])
+			outer = axis.Count(box.Size[:k-1])
 		}
 		for i := range outer {
 			for from := 0; from < length; from += run {
@@ -200,12 +180,4 @@ func windows(box axis.Piece, n int) func(yield func(axis.Piece) bool) {
 			}
 		}
 	}
-}
-
-func elements(dims []int) int {
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	return n
 }

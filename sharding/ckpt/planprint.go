@@ -4,7 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"strings"
+
+	"mix/sharding/axis"
 )
 
 // PlanReport is a conversion in a form for programs.
@@ -84,7 +85,7 @@ func (c *Conversion) Print(w io.Writer) error {
 			fmt.Fprintf(out, "  %s %s %s\n", t.Name, t.DType, shapeText(t.Shape))
 			copies += len(t.Copies)
 			for _, x := range t.Copies {
-				fmt.Fprintf(out, "    %s%s from %s %s\n", x.Weight, boxText(x.Offset, x.Size), x.File, printable(x.Tensor))
+				fmt.Fprintf(out, "    %s%s from %s %s\n", x.Weight, axis.Spans(x.Offset, x.Size), x.File, printable(x.Tensor))
 			}
 		}
 	}
@@ -96,13 +97,4 @@ func (c *Conversion) Print(w io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d copies into %d files of %d bytes\n", copies, len(r.Files), r.Bytes)
 	return out.Flush()
-}
-
-// boxText prints a box: "[0:8, 16:32]".
-func boxText(offset, size []int) string {
-	spans := make([]string, len(offset))
-	for i, at := range offset {
-		spans[i] = fmt.Sprintf("%d:%d", at, at+size[i])
-	}
-	return "[" + strings.Join(spans, ", ") + "]"
 }

@@ -4,32 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"mix/sharding/axis"
 )
 
 // compareReplicas reads the boxes that the files hold more than once, and fails if two differ.
 func (c *Checkpoint) compareReplicas(ctx context.Context, workers int) error {
 	list := c.matched.replicas
-	errs := make([]error, len(list))
-	var next atomic.Int64
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	for range min(max(workers, 1), len(list)) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(list) && !failed.Load(); i = next.Add(1) - 1 {
-				if errs[i] = list[i].compare(ctx); errs[i] != nil {
-					failed.Store(true)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return fmt.Errorf("checkpoint %s: %w", c.source.where, err)
-		}
+	if err := inParallel(len(list), workers, func(_, i int) error { return list[i].compare(ctx) }); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", c.source.where, err)
 	}
 	return nil
 }
@@ -42,7 +27,7 @@ func (r replica) compare(ctx context.Context) (err error) {
 	}
 	defer fault(b.file.name, &err)()
 	defer fault(a.file.name, &err)()
-	total := int64(elements(a.size)) * int64(bytesOf(a.info.DType))
+	total := int64(axis.Count(a.size)) * int64(bytesOf(a.info.DType))
 	for at := int64(0); at < total; {
 		n := min(total-at, stretch)
 		if err := ctx.Err(); err != nil {

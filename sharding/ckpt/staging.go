@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -183,18 +184,15 @@ func (c *Conversion) Run(ctx context.Context, target string, o RunOptions) (m Ma
 	if err != nil {
 		return m, err
 	}
-	if err := c.write(ctx, s, o); err != nil {
-		return m, errors.Join(err, s.journal.Close(), s.lock.Unlock())
+	err = c.write(ctx, s, o)
+	if err == nil {
+		err = s.clean()
 	}
-	if err := s.clean(); err != nil {
-		return m, errors.Join(err, s.journal.Close(), s.lock.Unlock())
+	if err == nil {
+		m = NewManifest(slices.Collect(maps.Values(s.finished)), c.state)
+		err = m.Write(s.dir)
 	}
-	var sums []Sum
-	for _, name := range sortedKeys(s.finished) {
-		sums = append(sums, s.finished[name])
-	}
-	m = NewManifest(sums, c.state)
-	if err := m.Write(s.dir); err != nil {
+	if err != nil {
 		return m, errors.Join(err, s.journal.Close(), s.lock.Unlock())
 	}
 	return m, s.publish(target)
@@ -271,33 +269,33 @@ func (c *Conversion) write(ctx context.Context, s *staging, o RunOptions) error 
 	if err != nil {
 		return err
 	}
-	small := func(name string, write func(w io.Writer) error) error {
+	small := func(name string, write func(at string) (Sum, error)) error {
 		if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o777); err != nil {
 			return err
 		}
-		sum, err := replace(s.path(name), write)
+		sum, err := write(s.path(name))
 		sum.Name = name
 		s.finished[name] = sum
 		return err
 	}
 	for _, name := range sortedKeys(c.texts) {
-		if err := small(name, func(w io.Writer) error {
-			_, err := w.Write(c.texts[name])
-			return err
-		}); err != nil {
+		if err := small(name, func(at string) (Sum, error) { return replaceText(at, c.texts[name]) }); err != nil {
 			return err
 		}
 	}
 	for _, name := range c.as {
-		if err := small(name, func(w io.Writer) error {
-			f, err := os.Open(filepath.Join(c.From, filepath.FromSlash(name)))
-			if err != nil {
+		err := small(name, func(at string) (Sum, error) {
+			return replace(at, func(w io.Writer) error {
+				f, err := os.Open(filepath.Join(c.From, filepath.FromSlash(name)))
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				_, err = io.Copy(w, f)
 				return err
-			}
-			defer f.Close()
-			_, err = io.Copy(w, f)
-			return err
-		}); err != nil {
+			})
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -309,25 +307,22 @@ func (c *Conversion) write(ctx context.Context, s *staging, o RunOptions) error 
 func eachFile(ctx context.Context, files []*outputFile, workers int, write func(context.Context, *outputFile, *streamer) error) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	errs := make([]error, len(files))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(max(workers, 1), len(files)) {
-		wg.Go(func() {
-			w := new(streamer)
-			for i := next.Add(1) - 1; int(i) < len(files) && inner.Err() == nil; i = next.Add(1) - 1 {
-				if errs[i] = write(inner, files[i], w); errs[i] != nil {
-					cancel()
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if err := ctx.Err(); err != nil {
+	streamers := make([]streamer, min(max(workers, 1), len(files)))
+	err := inParallel(len(files), workers, func(worker, i int) error {
+		if inner.Err() != nil {
+			return errStopped
+		}
+		err := write(inner, files[i], &streamers[worker])
+		if err != nil {
+			cancel()
+		}
+		if errors.Is(err, context.Canceled) {
+			return errStopped
+		}
 		return err
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil && !errors.Is(err, context.Canceled) }); i >= 0 {
-		return errs[i]
-	}
-	return nil
+	return err
 }

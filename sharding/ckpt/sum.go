@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"sync"
 )
 
 // CRC is a CRC-32C (Castagnoli polynomial), as text eight lower-case hexadecimal digits.
@@ -111,7 +112,7 @@ func SumFolder(dir, name string) (sums []Sum, err error) {
 // Source: Mark Adler's crc32_combine in zlib states the idea.
 func zeroBytes(poly, crc uint32, n int64) uint32 {
 	crc = ^crc
-	for i, m := range zeroMaps(poly) {
+	for i, m := range zeroMaps[poly]() {
 		if n>>i&1 != 0 {
 			crc = m.apply(crc)
 		}
@@ -144,24 +145,25 @@ func (m *bitMap) square() (s bitMap) {
 	return s
 }
 
-// zeroMaps are the maps of appending 2^i bytes of zero.
-var zeroMaps = func() func(poly uint32) *[62]bitMap {
-	made := map[uint32]*[62]bitMap{}
-	for _, poly := range []uint32{crc32.IEEE, crc32.Castagnoli} {
-		var m bitMap // one bit
-		for i := range m {
-			m[i] = uint32(1) << i >> 1
-		}
-		m[0] = poly
-		for range 3 {
-			m = m.square()
-		}
-		list := new([62]bitMap)
-		for i := range list {
-			list[i] = m
-			m = m.square()
-		}
-		made[poly] = list
+// zeroMaps are the maps of appending 2^i bytes of zero, by polynomial; made when they are first wanted.
+var zeroMaps = map[uint32]func() *[62]bitMap{
+	crc32.IEEE:       sync.OnceValue(func() *[62]bitMap { return makeZeroMaps(crc32.IEEE) }),
+	crc32.Castagnoli: sync.OnceValue(func() *[62]bitMap { return makeZeroMaps(crc32.Castagnoli) }),
+}
+
+func makeZeroMaps(poly uint32) *[62]bitMap {
+	var m bitMap // one bit
+	for i := range m {
+		m[i] = uint32(1) << i >> 1
 	}
-	return func(poly uint32) *[62]bitMap { return made[poly] }
-}()
+	m[0] = poly
+	for range 3 {
+		m = m.square()
+	}
+	list := new([62]bitMap)
+	for i := range list {
+		list[i] = m
+		m = m.square()
+	}
+	return list
+}

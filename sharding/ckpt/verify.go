@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 )
 
 // Verify reads every file of a folder and compares it with the manifest. The error says everything that is
@@ -23,16 +21,10 @@ func Verify(dir string) (Manifest, error) {
 		return m, &Damage{dir, []error{err}}
 	}
 	errs := make([]error, len(m.Files))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(m.Files)) {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; int(i) < len(m.Files); i = next.Add(1) - 1 {
-				errs[i] = m.Files[i].verify(dir)
-			}
-		})
-	}
-	wg.Wait()
+	inParallel(len(m.Files), runtime.GOMAXPROCS(0), func(_, i int) error {
+		errs[i] = m.Files[i].verify(dir)
+		return nil // all are wanted
+	})
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if errs = append(errs, m.strangers(dir)...); len(errs) > 0 {
 		return m, &Damage{dir, errs}

@@ -125,6 +125,14 @@ func replace(path string, write func(w io.Writer) error) (sum Sum, err error) {
 	return Sum{Name: name, Bytes: counted.bytes, CRC32C: counted.crc}, syncFolder(dir)
 }
 
+// replaceText makes a file of text.
+func replaceText(path string, text []byte) (Sum, error) {
+	return replace(path, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
 // Target is the file that writing to path would replace or make, symbolic links followed. It is refused
 // where something else than a regular file stands in its place, or where its folder is not there.
 func Target(path string) (string, error) {

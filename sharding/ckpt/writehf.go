@@ -228,25 +228,26 @@ func writeFolder(dir string, tensors []planned, from Reader, o WriteOptions) (er
 			}
 		}
 	}()
-	err = eachShard(shards, func(s shard, stopped func() bool) error {
+	var failed atomic.Bool // ends the other shards early
+	err = inParallel(len(shards), runtime.GOMAXPROCS(0), func(_, i int) error {
+		s := shards[i]
 		var list []Tensor
 		buffer := new(buffers)
 		for _, t := range s.tensors {
 			list = append(list, Tensor{t.name, o.DType, t.shape, func(w io.Writer) error {
-				return t.write(w, from, o.DType, buffer, stopped)
+				return t.write(w, from, o.DType, buffer, failed.Load)
 			}})
 		}
-		return wrote(writeFile(filepath.Join(dir, s.name), list, map[string]string{"format": "pt"}))
+		err := wrote(writeFile(filepath.Join(dir, s.name), list, map[string]string{"format": "pt"}))
+		if err != nil {
+			failed.Store(true)
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	write := func(name string, b []byte) error {
-		return wrote(replace(filepath.Join(dir, name), func(w io.Writer) error {
-			_, err := w.Write(b)
-			return err
-		}))
-	}
+	write := func(name string, b []byte) error { return wrote(replaceText(filepath.Join(dir, name), b)) }
 	for _, name := range sortedKeys(o.Files) {
 		if err := write(name, o.Files[name]); err != nil {
 			return err
@@ -254,33 +255,6 @@ func writeFolder(dir string, tensors []planned, from Reader, o WriteOptions) (er
 	}
 	if len(shards) > 1 {
 		return write(indexFile, makeIndex(shards))
-	}
-	return nil
-}
-
-// eachShard runs write for every shard on up to GOMAXPROCS goroutines. After a failure the others stop, and
-// the first failure in the order of the shards is returned.
-func eachShard(shards []shard, write func(s shard, stopped func() bool) error) error {
-	var next atomic.Int64
-	var failed atomic.Bool
-	errs := make([]error, len(shards))
-	work := func() {
-		for i := next.Add(1) - 1; int(i) < len(shards) && !failed.Load(); i = next.Add(1) - 1 {
-			if errs[i] = write(shards[i], failed.Load); errs[i] != nil {
-				failed.Store(true)
-			}
-		}
-	}
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(shards)) - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, errStopped) {
-			return err
-		}
 	}
 	return nil
 }
@@ -299,7 +273,7 @@ func makeIndex(shards []shard) []byte {
 		x.Metadata.Size += s.bytes
 		for _, t := range s.tensors {
 			x.Files[t.name] = s.name
-			x.Metadata.Parameters += int64(elements(t.shape))
+			x.Metadata.Parameters += int64(axis.Count(t.shape))
 		}
 	}
 	b, err := json.MarshalIndent(x, "", "  ")

@@ -23,9 +23,7 @@ type client struct {
 	Options
 	http     *http.Client
 	endpoint *url.URL
-	repo     string
 	label    string // OWNER/NAME@REVISION, for errors
-	token    string
 	progress *progress
 	fetched  atomic.Int64 // bytes received
 }
@@ -35,7 +33,7 @@ func newClient(o Options) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: endpoint: %v", ErrOptions, err)
 	}
-	c := &client{Options: o, endpoint: endpoint, repo: o.Repo, label: o.Repo + "@" + o.Revision, token: o.Token}
+	c := &client{Options: o, endpoint: endpoint, label: o.Repo + "@" + o.Revision}
 	own := o.client
 	if own == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
@@ -84,8 +82,8 @@ func (c *client) do(ctx context.Context, method, address string, header http.Hea
 		req.Header.Set("Accept-Encoding", "identity") // offsets and lengths count bytes of the file
 		req.Header.Set("User-Agent", "mix")
 		a.foreign = at.Scheme != c.endpoint.Scheme || !strings.EqualFold(at.Host, c.endpoint.Host)
-		if c.token != "" && !a.foreign {
-			req.Header.Set("Authorization", "Bearer "+c.token)
+		if c.Token != "" && !a.foreign {
+			req.Header.Set("Authorization", "Bearer "+c.Token)
 		}
 		a.Response, err = c.http.Do(req)
 		if err != nil {

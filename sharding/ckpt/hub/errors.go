@@ -74,8 +74,8 @@ func (c *client) refusal(a *answer, file string) error {
 	switch {
 	case e.Status == http.StatusForbidden || e.Code == "GatedRepo":
 		e.kind = ErrGated
-		e.Do = fmt.Sprintf("accept the licence on %s/%s, with the account of the token in HF_TOKEN", c.endpoint.Redacted(), c.repo)
-	case e.Status == http.StatusUnauthorized && c.token == "":
+		e.Do = fmt.Sprintf("accept the licence on %s/%s, with the account of the token in HF_TOKEN", c.endpoint.Redacted(), c.Repo)
+	case e.Status == http.StatusUnauthorized && c.Token == "":
 		e.kind, e.Do = ErrToken, "set HF_TOKEN to a token that may read the repository, or check the repository's name"
 	case e.Status == http.StatusUnauthorized:
 		e.kind, e.Do = ErrToken, "the token is not accepted: make another that may read the repository, and set HF_TOKEN"

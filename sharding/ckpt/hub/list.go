@@ -46,7 +46,7 @@ func (c *client) list(ctx context.Context) (commit string, files []file, err err
 		Commit string            `json:"sha"`
 		Files  []*gohub.FileInfo `json:"siblings"`
 	}
-	address := c.address(append(append([]string{"api", string(gohub.RepoTypeModel)}, strings.Split(c.repo, "/")...),
+	address := c.address(append(append([]string{"api", string(gohub.RepoTypeModel)}, strings.Split(c.Repo, "/")...),
 		"revision", c.Revision)...) + "?blobs=true"
 	err = c.again(ctx, c.label, func(ctx context.Context) (int64, error) {
 		a, err := c.do(ctx, http.MethodGet, address, nil)
@@ -137,7 +137,7 @@ func (c *client) describe(ctx context.Context, commit string, f *gohub.FileInfo)
 
 // fileAddress is where the hub gives out a file.
 func (c *client) fileAddress(commit, name string) string {
-	elements := append(strings.Split(c.repo, "/"), "resolve", commit)
+	elements := append(strings.Split(c.Repo, "/"), "resolve", commit)
 	return c.address(append(elements, strings.Split(name, "/")...)...)
 }
 

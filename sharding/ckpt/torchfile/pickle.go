@@ -30,7 +30,7 @@ type machine struct {
 	storage func(id Tuple) (*Storage, error) // what a persistent id names
 }
 
-// mismatch is an error at an opcode.
+// wrong is an error at an opcode.
 func (m *machine) wrong(at int, form string, args ...any) error {
 	return fmt.Errorf("%w: pickle, byte %d: %s", ErrFormat, at, fmt.Sprintf(form, args...))
 }

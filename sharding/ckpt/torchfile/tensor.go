@@ -110,7 +110,7 @@ func identity(id Tuple, most int) (*Storage, error) {
 	s := &Storage{Key: key, DType: storages[g.Name], Elements: n}
 	width := int64(1)
 	switch {
-	case g.Module == "torch.storage" && g.Name == "UntypedStorage" || g.Module == "torch" && g.Name == "UntypedStorage":
+	case g.Name == "UntypedStorage" && (g.Module == "torch.storage" || g.Module == "torch"):
 		s.DType = dtypes.InvalidDType
 	case g.Module != "torch" || s.DType == dtypes.InvalidDType:
 		return nil, fmt.Errorf("%w: storage class %s", ErrRefused, g)
