@@ -1,11 +1,6 @@
 package serve
 
-import (
-	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
-
-	"mix/lower"
-)
+import "mix/lower"
 
 // held is an argument of a program that is called over and over. It is uploaded again only when a value has
 // changed.
@@ -43,7 +38,7 @@ func (h *held[T]) upload(be *lower.Backend) (*lower.Buffer, error) {
 	if h.buffer != nil && !h.changed {
 		return h.buffer, nil
 	}
-	b, err := be.Upload(shapes.Make(dtypes.FromGenericsType[T](), h.dims...), h.values)
+	b, err := upload(be, h.values, h.dims...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,17 +74,13 @@ func uploaded(be *lower.Backend, all ...argument) (bs []*lower.Buffer, err error
 type feed struct {
 	tokens, positions, write, read *held[int32]
 	last                           *held[int32] // [] of a prompt's part
-	rows, size                     int          // size is the block's
+	size                           int          // of a block
 	filled                         [][]int32    // of each row, the blocks whose places are in read
 }
 
 func newFeed(rows, tokens, context, size int) *feed {
-	f := &feed{tokens: newHeld[int32](rows, tokens), positions: newHeld[int32](rows, tokens), write: newHeld[int32](rows, tokens),
-		read: newHeld[int32](rows, context), last: newHeld[int32](), rows: rows, size: size}
-	for range rows {
-		f.filled = append(f.filled, nil)
-	}
-	return f
+	return &feed{tokens: newHeld[int32](rows, tokens), positions: newHeld[int32](rows, tokens), write: newHeld[int32](rows, tokens),
+		read: newHeld[int32](rows, context), last: newHeld[int32](), size: size, filled: make([][]int32, rows)}
 }
 
 func (f *feed) all() []argument { return []argument{f.tokens, f.positions, f.write, f.read, f.last} }
@@ -106,7 +97,7 @@ func (f *feed) of(tokens int) []argument {
 // see lets a row read the blocks of a table, and place 0 for the positions behind them: those are not seen, and
 // one place that is read often costs less than many.
 func (f *feed) see(row int, table []int32) {
-	context := len(f.read.values) / f.rows
+	context := f.read.dims[1]
 	table = table[:min(len(table), context/f.size)]
 	known := f.filled[row]
 	for k, block := range table {

@@ -3,9 +3,6 @@ package serve
 import (
 	"slices"
 
-	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/shapes"
-
 	"mix/lower"
 	"mix/serve/sched"
 )
@@ -125,7 +122,7 @@ func (b *Batcher) prefill(c sched.Chunk) error {
 				j.prompt = append(j.prompt, placeOf(all[i*v:(i+1)*v], j.r.Prompt[at], j.r.PromptLogProbs))
 			}
 		}
-		if logits, err = b.e.be.Upload(shapes.Make(dtypes.Float32, 1, v), all[(n-1)*v:n*v]); err != nil {
+		if logits, err = upload(b.e.be, all[(n-1)*v:n*v], 1, v); err != nil {
 			return err
 		}
 		defer free(logits)

@@ -142,7 +142,7 @@ func (e *Engine) emptyCache(capacity int) ([]*lower.Buffer, error) {
 	return c.empty(e.be, fmt.Sprintf("cache of %d positions", capacity))
 }
 
-// upload1 puts a few values on the device.
-func upload1[T int32 | uint32 | float32](be *lower.Backend, values []T, dims ...int) (*lower.Buffer, error) {
+// upload puts values on the device.
+func upload[T int32 | uint32 | uint8 | float32](be *lower.Backend, values []T, dims ...int) (*lower.Buffer, error) {
 	return be.Upload(shapes.Make(dtypes.FromGenericsType[T](), dims...), values)
 }

@@ -27,7 +27,6 @@ type job struct {
 	allowed []uint32      // of the mask, at the last draw
 	prompt  []infer.Place
 	scored  int // tokens of the prompt that prompt had, up to now
-	model   infer.Model
 	arrived time.Time
 	seated  time.Time // when it first got a slot
 }
@@ -36,7 +35,7 @@ func newJob(ctx context.Context, r infer.Request, m infer.Model, log *slog.Logge
 	if r.Sampling.Repetition == 0 {
 		r.Sampling.Repetition = 1
 	}
-	j := &job{ctx: ctx, log: log, r: r, ends: map[int32]bool{}, events: newEvents(ctx), model: m, counts: map[int32]int{}, arrived: time.Now()}
+	j := &job{ctx: ctx, log: log, r: r, ends: map[int32]bool{}, events: newEvents(ctx), counts: map[int32]int{}, arrived: time.Now()}
 	j.usage.Prompt = len(r.Prompt)
 	stops := r.Stop
 	if !r.IgnoreEnd || r.Mask != nil { // a mask allows nothing after an end

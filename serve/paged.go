@@ -21,8 +21,6 @@ import (
 // L layers, K experts a token.
 type paged struct {
 	e               *Engine
-	slots           int // B of decode
-	chunk           int // S of a prompt's part
 	context         int // C
 	positions       int // N
 	decode, prefill *lower.Program
@@ -46,9 +44,10 @@ func (d drawing) String() string {
 	return fmt.Sprintf("draw_%d", d.rows)
 }
 
-// newPaged compiles all programs and makes an empty pool. size is the block's, in positions.
+// newPaged compiles all programs and makes an empty pool. slots are B of decode, chunk is S of a prompt's part and size
+// the block's, in positions.
 func newPaged(ctx context.Context, e *Engine, slots, chunk, context, positions, size int) (_ *paged, err error) {
-	all := &paged{e: e, slots: slots, chunk: chunk, context: context, positions: positions, draw: map[drawing]*lower.Program{}}
+	all := &paged{e: e, context: context, positions: positions, draw: map[drawing]*lower.Program{}}
 	defer func() {
 		if err != nil {
 			all.close()

@@ -106,7 +106,7 @@ func againstPlainLoops(t *testing.T, e *Engine, m ref.Model) {
 			break
 		}
 		free(next)
-		forced, err := upload1(e.be, tokens[p+1:p+2], 1, 1) // the sequence's own next token
+		forced, err := upload(e.be, tokens[p+1:p+2], 1, 1) // the sequence's own next token
 		require.NoError(t, err)
 		next, at, last, err = x.Step(forced, at)
 		require.NoError(t, err)

@@ -115,14 +115,14 @@ func (e *Engine) scored(ctx context.Context, ids []int32, trace bool) (s Score, 
 func (e *Engine) scorePart(p *lower.Program, part []int32, from, size int, cache []*lower.Buffer) ([]Array, error) {
 	padded := make([]int32, size)
 	copy(padded, part)
-	tokens, err := upload1(e.be, padded, 1, size)
+	tokens, err := upload(e.be, padded, 1, size)
 	if err != nil {
 		return nil, err
 	}
 	defer tokens.Finalize()
 	args := []*lower.Buffer{tokens}
 	if cache != nil {
-		start, err := upload1(e.be, []int32{int32(from)})
+		start, err := upload(e.be, []int32{int32(from)})
 		if err != nil {
 			return nil, err
 		}

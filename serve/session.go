@@ -99,7 +99,7 @@ func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 	if x.cache, err = e.emptyCache(x.capacity); err != nil {
 		return err
 	}
-	if x.zero, err = upload1(e.be, []int32{0}); err != nil {
+	if x.zero, err = upload(e.be, []int32{0}); err != nil {
 		return err
 	}
 	add := func(b *lower.Buffer, failed error) {
@@ -107,13 +107,13 @@ func (x *Session) open(ctx context.Context, s Sampling) (err error) {
 		err = errors.Join(err, failed)
 	}
 	if m != greedy {
-		add(upload1(e.be, []float32{s.Temperature}, 1))
-		add(upload1(e.be, []float32{s.MinP}, 1))
-		add(upload1(e.be, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2))
+		add(upload(e.be, []float32{s.Temperature}, 1))
+		add(upload(e.be, []float32{s.MinP}, 1))
+		add(upload(e.be, []uint32{uint32(s.Seed), uint32(s.Seed >> 32)}, 1, 2))
 	}
 	if m == ranked {
-		add(upload1(e.be, []int32{int32(s.TopK)}, 1))
-		add(upload1(e.be, []float32{s.TopP}, 1))
+		add(upload(e.be, []int32{int32(s.TopK)}, 1))
+		add(upload(e.be, []float32{s.TopP}, 1))
 	}
 	return err
 }
@@ -176,13 +176,13 @@ func (x *Session) prefillChunk(p *lower.Program, n int, part []int32) (next, aft
 	defer func() { free(args[:]...) }()
 	padded := make([]int32, n)
 	copy(padded, part)
-	if args[0], err = upload1(x.e.be, padded, 1, n); err != nil {
+	if args[0], err = upload(x.e.be, padded, 1, n); err != nil {
 		return nil, nil, nil, err
 	}
-	if args[1], err = upload1(x.e.be, []int32{int32(x.length)}); err != nil {
+	if args[1], err = upload(x.e.be, []int32{int32(x.length)}); err != nil {
 		return nil, nil, nil, err
 	}
-	if args[2], err = upload1(x.e.be, []int32{int32(len(part) - 1)}); err != nil {
+	if args[2], err = upload(x.e.be, []int32{int32(len(part) - 1)}); err != nil {
 		return nil, nil, nil, err
 	}
 	if next, after, logits, err = x.run(p, args[0], args[1], args[2]); err != nil {

@@ -26,7 +26,7 @@ func (b *Batcher) Stats() Stats {
 	defer b.mu.Unlock()
 	x.Stats, x.Busy = b.s.Stats(), b.work.busy
 	for _, row := range b.work.tokens {
-		x.ExpertTokens = append(x.ExpertTokens, append([]uint64{}, row...))
+		x.ExpertTokens = append(x.ExpertTokens, slices.Clone(row))
 	}
 	return x
 }
@@ -50,10 +50,10 @@ func (e *Engine) compiled() (hits, misses int) {
 // work notes what the device does: when it is busy, and which experts tokens went to. It belongs to the loop,
 // but for what publish changes.
 type work struct {
-	layers, choices int
-	began           time.Time // of the first program since the device was waited for; 0 for none
-	pending         []*routed // whose tokens are not counted
-	added           time.Duration
+	choices int       // K
+	began   time.Time // of the first program since the device was waited for; 0 for none
+	pending []*routed // whose tokens are not counted
+	added   time.Duration
 
 	busy   time.Duration // published
 	tokens [][]uint64    // [L][E], published
@@ -68,7 +68,7 @@ type routed struct {
 }
 
 func newWork(layers, experts, choices int) *work {
-	w := &work{layers: layers, choices: choices}
+	w := &work{choices: choices}
 	for range layers {
 		w.tokens = append(w.tokens, make([]uint64, experts))
 	}
@@ -121,7 +121,7 @@ func (w *work) publish() {
 		if r.on != nil {
 			return false
 		}
-		for l := range w.layers {
+		for l := range w.tokens {
 			for _, row := range r.rows {
 				for _, e := range r.at(l, row) {
 					w.tokens[l][e]++
@@ -143,13 +143,13 @@ func (w *work) free() {
 // at is what one layer chose for a token.
 func (r *routed) at(layer, token int) []int32 {
 	k := r.w.choices
-	t := len(r.chosen) / r.w.layers / k
+	t := len(r.chosen) / len(r.w.tokens) / k
 	return r.chosen[(layer*t+token)*k : (layer*t+token+1)*k]
 }
 
 // of is which experts a token used, by layers.
 func (r *routed) of(token int) (all [][]uint8) {
-	for l := range r.w.layers {
+	for l := range r.w.tokens {
 		var row []uint8
 		for _, e := range r.at(l, token) {
 			row = append(row, uint8(e))

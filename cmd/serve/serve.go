@@ -69,7 +69,7 @@ func (c *command) Run(ctx context.Context, streams *cli.IO) error {
 		return errors.Join(err, listener.Close())
 	}
 	return c.serve(ctx, listener, handler, engine, func() (*serve.Batcher, func(), error) {
-		return c.start(ctx, model, options, log, streams.Err)
+		return c.start(ctx, model, options, streams.Err)
 	}, log)
 }
 
@@ -155,7 +155,7 @@ func (c *command) listen() (net.Listener, error) {
 }
 
 // start loads the model and compiles its programs.
-func (c *command) start(ctx context.Context, m *flags.Opened, o serve.BatchOptions, log *slog.Logger, progress io.Writer) (*serve.Batcher, func(), error) {
+func (c *command) start(ctx context.Context, m *flags.Opened, o serve.BatchOptions, progress io.Writer) (*serve.Batcher, func(), error) {
 	began := time.Now()
 	e, stop, err := m.Start(ctx, c.Device, progress)
 	if err != nil {
@@ -166,7 +166,7 @@ func (c *command) start(ctx context.Context, m *flags.Opened, o serve.BatchOptio
 		stop()
 		return nil, nil, err
 	}
-	log.Info("ready", "seconds", time.Since(began).Seconds(), "slots", o.Slots, "chunk", o.Chunk)
+	o.Log.Info("ready", "seconds", time.Since(began).Seconds(), "slots", o.Slots, "chunk", o.Chunk)
 	return b, func() { b.Close(); stop() }, nil
 }
 

@@ -3,11 +3,9 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"time"
 
 	"mix/serve/infer"
 )
@@ -51,7 +49,7 @@ func (s *Server) candidates(ctx context.Context, a ask, base job, live []beam, n
 			return next[:min(len(next), need)], nil
 		}
 		for part := range slices.Chunk(open, atOnce) {
-			found, err := s.draw(ctx, base, live, part)
+			found, err := s.draw(ctx, a, base, live, part)
 			if err != nil {
 				return nil, err
 			}
@@ -69,23 +67,19 @@ func (s *Server) reported(ctx context.Context, a ask, base job, live []beam) (ne
 		some := live[from:min(from+atOnce, len(live))]
 		jobs := make([]job, len(some))
 		for i, b := range some {
-			jobs[i] = base
-			jobs[i].Prompt = append(slices.Clone(base.Prompt), b.ids...)
+			jobs[i] = b.job(base)
 		}
-		pieces, err := s.run(ctx, a.start, jobs)
-		if err != nil {
-			return nil, nil, err
-		}
-		results, err := collect(ctx, pieces, len(jobs))
+		results, err := s.results(ctx, a.start, jobs)
 		if err != nil {
 			return nil, nil, err
 		}
 		for i, r := range results {
-			if len(r.tokens) == 0 || r.tokens[0].place == nil || len(r.tokens[0].place.Top) == 0 {
+			p := r.first()
+			if p == nil || len(p.Top) == 0 {
 				return nil, nil, fmt.Errorf("beam %d: the engine reports no probabilities", from+i)
 			}
 			all := s.sources(from + i)
-			for _, t := range r.tokens[0].place.Top {
+			for _, t := range p.Top {
 				next = append(next, some[i].with(t))
 				all[t.ID%shares].give(t.ID, next[len(next)-1].sum)
 			}
@@ -118,64 +112,41 @@ func (b beam) with(t infer.TokenLogProb) beam {
 	return beam{ids: append(slices.Clone(b.ids), t.ID), sum: b.sum + float64(t.LogProb)}
 }
 
-// draw gets the next token of each source. If the engine has room for some of the requests only, the others follow.
-func (s *Server) draw(ctx context.Context, base job, live []beam, open []*source) (next []beam, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	for len(open) > 0 {
-		var events []<-chan infer.Event
-		for _, x := range open {
-			r := base.Request
-			r.Prompt = append(slices.Clone(base.Prompt), live[x.beam].ids...)
-			r.LogProbs, r.Mask = 0, &hide{x}
-			e, err := s.o.Engine.Submit(ctx, r)
-			if errors.Is(err, infer.ErrBusy) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			events = append(events, e)
+// draw gets the next token of each source.
+func (s *Server) draw(ctx context.Context, a ask, base job, live []beam, open []*source) (next []beam, err error) {
+	base.LogProbs, base.begun = 0, true
+	jobs := make([]job, len(open))
+	for i, x := range open {
+		jobs[i] = live[x.beam].job(base)
+		jobs[i].Mask = &hide{x}
+	}
+	results, err := s.results(ctx, a.start, jobs)
+	if err != nil {
+		return nil, err
+	}
+	for i, x := range open {
+		p := results[i].first()
+		if p == nil {
+			return nil, fmt.Errorf("beam %d: the engine drew no token", x.beam)
 		}
-		if len(events) == 0 { // others have all the room
-			select {
-			case <-time.After(patience):
-			case <-ctx.Done():
-				return nil, ended(ctx)
-			}
-		}
-		for i, e := range events {
-			x := open[i]
-			t, err := drawn(ctx, e)
-			if err != nil {
-				return nil, fmt.Errorf("beam %d: %w", x.beam, err)
-			}
-			next = append(next, live[x.beam].with(t))
-			x.give(t.ID, next[len(next)-1].sum)
-		}
-		open = open[len(events):]
+		next = append(next, live[x.beam].with(p.Chosen))
+		x.give(p.Chosen.ID, next[len(next)-1].sum)
 	}
 	return next, nil
 }
 
-// drawn is the one token that a request asks for. It may be an end of the text, which is no token of it.
-func drawn(ctx context.Context, events <-chan infer.Event) (t infer.TokenLogProb, err error) {
-	found := false
-	for e := range events {
-		if e.Place != nil && (e.Has || e.StopID >= 0) {
-			t, found = e.Place.Chosen, true
-		}
-		switch {
-		case e.Finish == infer.FinishError:
-			return t, e.Err
-		case e.Finish == infer.FinishCancelled:
-			return t, ended(ctx)
-		}
+// job asks for what follows the beam.
+func (b beam) job(base job) job {
+	base.Prompt = slices.Concat(base.Prompt, b.ids)
+	return base
+}
+
+// first is the place of the first id that was drawn, nil for none. It may be an end of the text, which is no token of it.
+func (r *result) first() *infer.Place {
+	if len(r.tokens) > 0 {
+		return r.tokens[0].place
 	}
-	if !found {
-		return t, fmt.Errorf("the engine drew no token: %w", ended(ctx))
-	}
-	return t, nil
+	return r.end.place
 }
 
 // hide is a mask that allows the tokens of a source which it has not given.

@@ -35,8 +35,9 @@ type tok struct {
 // ending says how a text ended.
 type ending struct {
 	finish infer.Finish
-	stop   string // the stop string
-	stopID int32  // the id, -1 for none
+	stop   string       // the stop string
+	stopID int32        // the id, -1 for none
+	place  *infer.Place // of that id, with LogProbs
 	usage  infer.Usage
 	err    error
 }
@@ -152,6 +153,9 @@ func (t *text) take(e infer.Event) piece {
 		return p
 	}
 	p.end = &ending{finish: e.Finish, stopID: e.StopID, usage: e.Usage, err: e.Err}
+	if e.StopID >= 0 {
+		p.end.place = e.Place
+	}
 	rest := t.stream.Flush()
 	if t.calling {
 		p.calls += rest
@@ -228,6 +232,15 @@ func (r *result) add(p piece) {
 	if p.end != nil {
 		r.end = *p.end
 	}
+}
+
+// results runs jobs and waits for their texts.
+func (s *Server) results(ctx context.Context, start time.Time, jobs []job) ([]result, error) {
+	pieces, err := s.run(ctx, start, jobs)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, pieces, len(jobs))
 }
 
 // collect waits for all texts. Errors are those of the engine and of ctx.

@@ -124,11 +124,7 @@ func (s *Server) megatronTexts(ctx context.Context, a ask) (answer, error) {
 	if a.stepwise() {
 		return s.stepwise(ctx, a, jobs)
 	}
-	pieces, err := s.run(ctx, a.start, jobs)
-	if err != nil {
-		return answer{}, err
-	}
-	results, err := collect(ctx, pieces, len(jobs))
+	results, err := s.results(ctx, a.start, jobs)
 	if err != nil {
 		return answer{}, err
 	}
@@ -207,9 +203,13 @@ func (a ask) stepwise() bool { return a.tokens > 0 && (a.topPDecay > 0 || a.noNe
 // top_p_bound; no newline comes after a colon.
 func (s *Server) stepwise(ctx context.Context, a ask, jobs []job) (answer, error) {
 	var out answer
+	var newlines map[int32]float32
+	if a.noNewline {
+		newlines = s.newlines()
+	}
 	for i, j := range jobs {
 		j.begun = i > 0
-		x, err := s.step(ctx, a, j)
+		x, err := s.step(ctx, a, j, newlines)
 		if err != nil {
 			return answer{}, err
 		}
@@ -219,11 +219,10 @@ func (s *Server) stepwise(ctx context.Context, a ask, jobs []job) (answer, error
 	return out, nil
 }
 
-func (s *Server) step(ctx context.Context, a ask, j job) (result, error) {
+// step generates one text. newlines is the bias that keeps them from coming.
+func (s *Server) step(ctx context.Context, a ask, j job, newlines map[int32]float32) (result, error) {
 	var all result
-	first := j.Prompt
-	stream, stop := s.o.Tokenizer.StreamAfter(first), stopper{stops: j.stops, include: true}
-	newlines := s.newlines()
+	stream, stop := s.o.Tokenizer.StreamAfter(j.Prompt), stopper{stops: j.stops, include: true}
 	j.stops, j.part = nil, true
 	all.end.finish = infer.FinishLength
 	for n := range a.tokens {
@@ -236,11 +235,7 @@ func (s *Server) step(ctx context.Context, a ask, j job) (result, error) {
 		if n > 0 && a.topPDecay > 0 && j.Sampling.TopP < 1 {
 			j.Sampling.TopP = max(j.Sampling.TopP*float32(a.topPDecay), float32(a.topPBound), math.SmallestNonzeroFloat32)
 		}
-		pieces, err := s.run(ctx, a.start, []job{j})
-		if err != nil {
-			return result{}, err
-		}
-		r, err := collect(ctx, pieces, 1)
+		r, err := s.results(ctx, a.start, []job{j})
 		if err != nil {
 			return result{}, err
 		}
