@@ -28,19 +28,23 @@ func (b *Backend) compile(t *trace.Builder, o ProgramOptions) (*Executable, erro
 	if err != nil {
 		return nil, err
 	}
-	if b.emit != nil {
-		return b.emitted(t, o, text, low, time.Since(start))
-	}
+	passes := time.Since(start)
 	copts, devices, err := b.compileOptions(t, o)
 	if err != nil {
 		return nil, err
 	}
-	l, stats, err := b.load(t.Name(), text, copts)
-	if err != nil {
+	e := &Executable{be: b, name: t.Name(), params: t.Params(), outs: t.Outputs(), local: t.Outputs(), aliases: low.aliases, devices: devices,
+		specs: low.params, outSpecs: low.results}
+	if b.emit != nil {
+		if err := b.emit(Emitted{Name: e.name, Text: text, Options: copts, Passes: passes}); err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
+	if e.l, e.stats, err = b.load(e.name, text, copts); err != nil {
 		return nil, low.dump.failure(err, text)
 	}
-	e, err := newExecutable(b, t, l, low, devices, stats)
-	if err != nil {
+	if err := e.outputs(t.Partitions() > 1); err != nil {
 		return nil, low.dump.failure(err, text)
 	}
 	return e, nil

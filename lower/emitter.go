@@ -8,7 +8,6 @@ import (
 
 	"mix/lower/pjrt"
 	"mix/lower/target"
-	"mix/lower/trace"
 	"mix/sharding"
 
 	"github.com/gomlx/compute/shapes"
@@ -39,19 +38,6 @@ func NewEmitter(o Options, emit func(Emitted) error) (*Backend, error) {
 		b.devices = append(b.devices, &pjrt.Device{ID: i, Kind: o.Platform})
 	}
 	return b, nil
-}
-
-// emitted hands a program over and makes what stands for its executable.
-func (b *Backend) emitted(t *trace.Builder, o ProgramOptions, text string, low lowered, took time.Duration) (*Executable, error) {
-	copts, devices, err := b.compileOptions(t, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.emit(Emitted{Name: t.Name(), Text: text, Options: copts, Passes: took}); err != nil {
-		return nil, err
-	}
-	return &Executable{be: b, name: t.Name(), params: t.Params(), outs: t.Outputs(), local: t.Outputs(), aliases: low.aliases, devices: devices,
-		specs: low.params, outSpecs: low.results}, nil
 }
 
 // hollow is a tensor without memory, laid out by spec where the backend has a mesh.

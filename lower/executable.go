@@ -15,7 +15,7 @@ import (
 type Executable struct {
 	be      *Backend
 	name    string
-	l       *pjrt.LoadedExecutable
+	l       *pjrt.LoadedExecutable // nil of a backend that emits
 	params  []trace.Param
 	outs    []shapes.Shape
 	aliases []int          // output a parameter is donated to, or -1; nil when none is
@@ -28,27 +28,26 @@ type Executable struct {
 
 var _ compute.Executable = (*Executable)(nil)
 
-func newExecutable(b *Backend, t *trace.Builder, l *pjrt.LoadedExecutable, low lowered, devices []int, stats Stats) (*Executable, error) {
-	e := &Executable{be: b, name: t.Name(), l: l, params: t.Params(), outs: t.Outputs(), aliases: low.aliases, devices: devices, stats: stats,
-		specs: low.params, outSpecs: low.results}
-	if l.NumOutputs != len(e.outs) {
-		return nil, fmt.Errorf("lower: program %q has %d outputs compiled, %d traced", e.name, l.NumOutputs, len(e.outs))
+// outputs holds the compiled program's results to the traced ones. Those of a partitioned trace are as XLA shards them.
+func (e *Executable) outputs(partitioned bool) error {
+	if e.l.NumOutputs != len(e.outs) {
+		return fmt.Errorf("lower: program %q has %d outputs compiled, %d traced", e.name, e.l.NumOutputs, len(e.outs))
 	}
-	e.local = e.outs
-	if t.Partitions() > 1 { // XLA chooses the sharding of outputs that have none
-		got, err := l.Exec.Outputs()
-		if err != nil {
-			return nil, fmt.Errorf("lower: program %q: %w", e.name, err)
-		}
-		e.local = make([]shapes.Shape, len(e.outs))
-		for i, o := range e.outs {
-			e.local[i] = o.Clone()
-			for d := range o.Dimensions {
-				e.local[i].Dimensions[d] = int(got[i].Dims[d])
-			}
+	if !partitioned {
+		return nil
+	}
+	got, err := e.l.Exec.Outputs() // XLA chooses the sharding of outputs that have none
+	if err != nil {
+		return fmt.Errorf("lower: program %q: %w", e.name, err)
+	}
+	e.local = make([]shapes.Shape, len(e.outs))
+	for i, o := range e.outs {
+		e.local[i] = o.Clone()
+		for d := range o.Dimensions {
+			e.local[i].Dimensions[d] = int(got[i].Dims[d])
 		}
 	}
-	return e, nil
+	return nil
 }
 
 // Finalize frees the code on the device: a later run is an error. Runs already started are not

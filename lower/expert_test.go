@@ -81,11 +81,7 @@ func (c routedCase) run(t *testing.T, be *lower.Backend) results {
 		outs, err := p.Run(append(args[:len(args):len(args)], x)...)
 		require.NoError(t, err)
 		for _, out := range outs {
-			shape, err := out.Shape()
-			require.NoError(t, err)
-			v := make([]float32, shape.Size())
-			require.NoError(t, out.ToFlatData(v))
-			all[name] = append(all[name], v)
+			all[name] = append(all[name], read(t, out))
 		}
 	}
 	return all

@@ -83,7 +83,7 @@ type parts struct {
 func (p *parts) destroy() (err error) {
 	for _, b := range p.bufs {
 		if b == nil {
-			continue // hollow
+			continue // hollow, or not made yet
 		}
 		if e := b.Destroy(); e != nil && err == nil {
 			err = e
@@ -151,7 +151,6 @@ func (b *Backend) MakeSharded(what string, shape shapes.Shape, spec sharding.Spe
 	}
 	p := &parts{bufs: make([]*pjrt.Buffer, len(boxes)), spec: spec}
 	fail := func(err error) (*Buffer, error) {
-		p.bufs = slices.DeleteFunc(p.bufs, func(x *pjrt.Buffer) bool { return x == nil })
 		_ = p.destroy()
 		return nil, err
 	}

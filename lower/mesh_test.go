@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -19,7 +16,6 @@ import (
 	"mix/graph"
 	"mix/internal/golden"
 	"mix/lower"
-	"mix/lower/aot"
 	"mix/sharding"
 	"mix/sharding/axis"
 )
@@ -109,34 +105,6 @@ func (x tensor) initial(t testing.TB, be *lower.Backend) *lower.Buffer {
 	})
 	require.NoError(t, err)
 	return b
-}
-
-// optimized runs compile with options that write XLA's program down, and reads it.
-func optimized(t *testing.T, o lower.ProgramOptions, compile func(o lower.ProgramOptions) *lower.Program) (*lower.Program, *aot.Module) {
-	t.Helper()
-	dir := t.TempDir()
-	o.Overrides = map[string]any{"xla_dump_to": dir, "xla_dump_hlo_as_text": true}
-	for k, v := range quick {
-		o.Overrides[k] = v
-	}
-	p := compile(o)
-	files, err := filepath.Glob(filepath.Join(dir, "*.cpu_after_optimizations.txt"))
-	require.NoError(t, err)
-	require.Len(t, files, 1)
-	text, err := os.ReadFile(files[0])
-	require.NoError(t, err)
-	m, err := aot.ParseHLO(string(text))
-	require.NoError(t, err)
-	return p, m
-}
-
-// exchanges is a table of what devices exchange in a program.
-func exchanges(m *aot.Module, mesh sharding.Mesh) string {
-	var b strings.Builder
-	for _, c := range m.Collectives() {
-		fmt.Fprintf(&b, "%-18s along %-20s %d in the text, %d in a run, %d bytes each: %s\n", c.Op, c.Along(mesh), c.Count, c.Runs, c.Bytes, c.Type)
-	}
-	return b.String()
 }
 
 // pipedOnMesh runs loss and gradients of a small model in rounds of the stages that the mesh has. Gradients are by

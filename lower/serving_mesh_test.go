@@ -13,6 +13,7 @@ import (
 
 	"mix/graph"
 	"mix/internal/golden"
+	"mix/internal/optimized"
 	"mix/lower"
 	"mix/lower/aot"
 	"mix/sharding"
@@ -49,33 +50,32 @@ func serveOn(t *testing.T, mesh, preset string) served {
 
 // compile makes the program of rows of so many tokens. It gives logits of the last of each, and the pool.
 func (s served) compile(t *testing.T, name string, rows, tokens int) (*lower.Program, *aot.Module) {
-	o := lower.ProgramOptions{Shard: shard(append(s.weights[:len(s.weights):len(s.weights)], s.pool...)...), Rules: &s.rules, Donate: map[string]int{}}
+	dir := t.TempDir()
+	o := lower.ProgramOptions{Shard: shard(append(s.weights[:len(s.weights):len(s.weights)], s.pool...)...), Rules: &s.rules, Donate: map[string]int{}, Overrides: optimized.Into(dir)}
 	for i, x := range s.pool {
 		o.Donate[x.piece.Name] = 1 + i
 	}
-	return optimized(t, o, func(o lower.ProgramOptions) *lower.Program {
-		g := gx.NewGraph(s.be.With(o), name)
-		nodes, pieces := declare(g, s.weights)
-		w := graph.NewWeights(s.layout, dtypes.Float32, pieces, nodes)
-		if s.layout == graph.Stacked {
-			w = w.Staged()
-		}
-		ints := func(name string, dims ...int) *gx.Node {
-			return gx.Parameter(g, name, shapes.Make(dtypes.Int32, dims...))
-		}
-		in := graph.Paged{Tokens: ints("tokens", rows, tokens), Positions: ints("positions", rows, tokens), Write: ints("write", rows, tokens),
-			Read: ints("read", rows, servedContext)}
-		var pool []axis.Piece
-		for _, x := range s.pool {
-			pool = append(pool, x.piece)
-		}
-		r, after := graph.RunPaged(meshModel, w, in, graph.DeclarePages(g, pool), graph.KeepNothing)
-		last := gx.Squeeze(gx.SliceAxis(r.Hidden, 1, gx.AxisRange(tokens-1, tokens)), 1) // [B, D]
-		require.NoError(t, g.Compile(append([]*gx.Node{graph.Logits(meshModel, w, last)}, after.Nodes()...)...))
-		p, err := lower.ProgramOf(g.Executable())
-		require.NoError(t, err)
-		return p
-	})
+	g := gx.NewGraph(s.be.With(o), name)
+	nodes, pieces := declare(g, s.weights)
+	w := graph.NewWeights(s.layout, dtypes.Float32, pieces, nodes)
+	if s.layout == graph.Stacked {
+		w = w.Staged()
+	}
+	ints := func(name string, dims ...int) *gx.Node {
+		return gx.Parameter(g, name, shapes.Make(dtypes.Int32, dims...))
+	}
+	in := graph.Paged{Tokens: ints("tokens", rows, tokens), Positions: ints("positions", rows, tokens), Write: ints("write", rows, tokens),
+		Read: ints("read", rows, servedContext)}
+	var pool []axis.Piece
+	for _, x := range s.pool {
+		pool = append(pool, x.piece)
+	}
+	r, after := graph.RunPaged(meshModel, w, in, graph.DeclarePages(g, pool), graph.KeepNothing)
+	last := gx.Squeeze(gx.SliceAxis(r.Hidden, 1, gx.AxisRange(tokens-1, tokens)), 1) // [B, D]
+	require.NoError(t, g.Compile(append([]*gx.Node{graph.Logits(meshModel, w, last)}, after.Nodes()...)...))
+	p, err := lower.ProgramOf(g.Executable())
+	require.NoError(t, err)
+	return p, optimized.Read(t, dir)
 }
 
 // run runs a program on tokens that begin at a position of each row.
@@ -168,7 +168,7 @@ func TestServingOnMeshes(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, s.arguments(t, x.rows, x.tokens), m.Argument, "%s: bytes of arguments", x.p.Name())
 		}
-		return fmt.Sprintf("prefill of 2 sequences of 3 tokens\n%s\ndecode of %d sequences\n%s", exchanges(first, s.be.Mesh()), servedRows,
-			exchanges(second, s.be.Mesh()))
+		return fmt.Sprintf("prefill of 2 sequences of 3 tokens\n%s\ndecode of %d sequences\n%s", optimized.Exchanges(first, s.be.Mesh()), servedRows,
+			optimized.Exchanges(second, s.be.Mesh()))
 	})
 }

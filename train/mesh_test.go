@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +14,7 @@ import (
 
 	"mix/graph"
 	"mix/internal/golden"
+	"mix/internal/optimized"
 	"mix/lower"
 	"mix/lower/aot"
 	"mix/sharding"
@@ -147,8 +146,8 @@ func TestMeshes(t *testing.T) {
 		be := meshBackend(t, mesh, preset)
 		o := meshOptions(be)
 		x := layOut(t, be, modelOf(t, o), Fresh(o.Model, 7))
-		var optimized *aot.Module
-		x.p, optimized = x.compile(t)
+		var module *aot.Module
+		x.p, module = x.compile(t)
 		same(t, reference(t, o.Model.Layers, false), x.steps(t, 3))
 		ragged := x.again(t, rigged{Fresh(o.Model, 7)}).steps(t, 1)
 		for l := range o.Model.Layers {
@@ -158,8 +157,8 @@ func TestMeshes(t *testing.T) {
 		}
 		same(t, reference(t, o.Model.Layers, true), ragged)
 		x.sizes(t)
-		x.claims(t, optimized.Collectives())
-		return exchanges(optimized, be.Mesh())
+		x.claims(t, module.Collectives())
+		return optimized.Exchanges(module, be.Mesh())
 	})
 }
 
@@ -212,7 +211,7 @@ func (x *bench) claims(t *testing.T, all []aot.Collective) {
 func (x *bench) compile(t *testing.T) (*lower.Program, *aot.Module) {
 	dir := t.TempDir()
 	p := programs{be: x.run.Backend, m: x.m}
-	o := lower.ProgramOptions{Donate: map[string]int{}, Overrides: map[string]any{"xla_dump_to": dir, "xla_dump_hlo_as_text": true, "xla_backend_optimization_level": int64(0)}}
+	o := lower.ProgramOptions{Donate: map[string]int{}, Overrides: optimized.Into(dir)}
 	for i, name := range x.m.stateNames() {
 		o.Donate[name] = 1 + i
 	}
@@ -222,23 +221,7 @@ func (x *bench) compile(t *testing.T) (*lower.Program, *aot.Module) {
 	step, err := p.compile("train_step", o, p.buildStep)
 	require.NoError(t, err)
 	t.Cleanup(step.Finalize)
-	files, err := filepath.Glob(filepath.Join(dir, "*.cpu_after_optimizations.txt"))
-	require.NoError(t, err)
-	require.Len(t, files, 1)
-	text, err := os.ReadFile(files[0])
-	require.NoError(t, err)
-	m, err := aot.ParseHLO(string(text))
-	require.NoError(t, err)
-	return step, m
-}
-
-// exchanges is a table of what devices exchange.
-func exchanges(m *aot.Module, mesh sharding.Mesh) string {
-	var b strings.Builder
-	for _, c := range m.Collectives() {
-		fmt.Fprintf(&b, "%-18s along %-20s %d in the text, %d in a run, %d bytes each: %s\n", c.Op, c.Along(mesh), c.Count, c.Runs, c.Bytes, c.Type)
-	}
-	return b.String()
+	return step, optimized.Read(t, dir)
 }
 
 // randomBatch is a batch of the sizes of o.

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
 	"mix/cmd/bench/gpu"
+	"mix/cmd/internal/flags"
 	"mix/internal/cli"
 	"mix/lower/target"
 )
@@ -31,8 +31,11 @@ var errFailed = errors.New("a kernel differs from its plain form, or a part fail
 
 // Run measures and reports. Where a signal ends it, it reports what it has.
 func (c *gpuCommand) Run(ctx context.Context, streams *cli.IO) error {
-	platform, ordinal, err := c.check()
+	platform, ordinal, err := flags.ParseDevice(c.Device)
 	if err != nil {
+		return err
+	}
+	if err := c.check(platform); err != nil {
 		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
 	d, err := gpu.Open(ctx, platform, ordinal, streams.Err)
@@ -58,30 +61,24 @@ func (c *gpuCommand) Run(ctx context.Context, streams *cli.IO) error {
 	return interrupted
 }
 
-func (c *gpuCommand) check() (platform string, ordinal int, err error) {
-	platform, number, numbered := strings.Cut(c.Device, ":")
-	if numbered {
-		ordinal, err = strconv.Atoi(number)
-	}
+func (c *gpuCommand) check(platform string) error {
 	switch {
-	case platform != target.CPU && platform != target.CUDA || numbered && (platform == target.CPU || err != nil || ordinal < 0):
-		return "", 0, fmt.Errorf("device %q, want cpu, cuda or cuda:n with n a number from 0", c.Device)
 	case platform == target.CPU && !c.Small:
-		return "", 0, errors.New("--device cpu without --small: full width is for GPUs")
+		return errors.New("--device cpu without --small: full width is for GPUs")
 	case !(c.Seconds > 0):
-		return "", 0, fmt.Errorf("--seconds is %g, want more than 0", c.Seconds)
+		return fmt.Errorf("--seconds is %g, want more than 0", c.Seconds)
 	case c.Layers < 0:
-		return "", 0, fmt.Errorf("--layers is %d, want at least 0", c.Layers)
+		return fmt.Errorf("--layers is %d, want at least 0", c.Layers)
 	}
 	for _, part := range c.Only {
 		if !slices.Contains(gpu.Parts, part) {
-			return "", 0, fmt.Errorf("--only %q, want %s", part, strings.Join(gpu.Parts, ", "))
+			return fmt.Errorf("--only %q, want %s", part, strings.Join(gpu.Parts, ", "))
 		}
 		if part == "tune" && c.Tune == "" {
-			return "", 0, errors.New("--only tune without --tune FILE")
+			return errors.New("--only tune without --tune FILE")
 		}
 	}
-	return platform, ordinal, nil
+	return nil
 }
 
 func (c *gpuCommand) print(out io.Writer, r *gpu.Report) error {

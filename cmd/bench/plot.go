@@ -6,6 +6,7 @@ import (
 	"errors"
 	"html/template"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func plot(r summary, records []record, whole bool) ([]byte, error) {
 	}
 	d := new(drawing)
 	s := gather(records)
-	d.percentiles(r, s, span(s.first, s.whole, lasting(s.gap)))
+	d.percentiles(s, span(s.first, s.whole, lasting(s.gap)))
 	d.requests(records, span(s.first, s.whole), r.Seconds)
 	d.throughput(records, r.Seconds)
 	var b bytes.Buffer
@@ -58,12 +59,12 @@ func span(times ...[]float64) (ends [2]float64) {
 
 // lasting leaves out the shortest gaps: pieces that came in one packet would stretch the axis without end.
 func lasting(gaps []float64) []float64 {
-	describe(gaps)
+	slices.Sort(gaps)
 	return gaps[len(gaps)/20:]
 }
 
 // percentiles draws a curve a latency. The horizontal axis gives each further nine the same room.
-func (d *drawing) percentiles(r summary, s samples, ends [2]float64) {
+func (d *drawing) percentiles(s samples, ends [2]float64) {
 	const top, bottom = 50., 270.
 	y := logAxis(ends[0], ends[1], bottom, top)
 	x := axis{0, 3, left, right, false}
@@ -81,12 +82,11 @@ func (d *drawing) percentiles(r summary, s samples, ends [2]float64) {
 	for _, c := range []struct {
 		class, name string
 		sorted      []float64
-		stats       *stats
-	}{{"whole", "whole answer", s.whole, r.Whole}, {"first", "first token", s.first, r.First}, {"gap", "between tokens", s.gap, r.Gap}} {
+	}{{"whole", "whole answer", s.whole}, {"first", "first token", s.first}, {"gap", "between tokens", s.gap}} {
 		if len(c.sorted) == 0 {
 			continue
 		}
-		describe(c.sorted)
+		slices.Sort(c.sorted)
 		// A curve ends where a percentile would be of less than one number.
 		end := min(3, math.Log10(float64(len(c.sorted))))
 		var points [][2]float64

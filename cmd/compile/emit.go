@@ -94,22 +94,17 @@ func (c *command) settings() string {
 	return s
 }
 
-// rules are how a mesh is used: in training as the flag says, or as the mesh itself does; in serving sequences are
+// sharding is the mesh and how it is used: in training as the flag says, or as the mesh itself does; in serving sequences are
 // whole on every device, as a server that may run a single one has them.
-func (c *command) rules(m sharding.Mesh) (sharding.Rules, error) {
-	switch {
-	case c.Program != "train" && c.Rules != "":
-		return sharding.Rules{}, fmt.Errorf("%w: --rules %s is for training alone", cli.ErrUsage, c.Rules)
-	case c.Program != "train":
-		return sharding.Derive(m).Whole()
-	case c.Rules != "":
-		r, err := sharding.For(c.Rules, m)
-		if err != nil {
-			return r, fmt.Errorf("%w: --rules: %w", cli.ErrUsage, err)
-		}
-		return r, nil
+func (c *command) sharding() (m sharding.Mesh, r sharding.Rules, err error) {
+	serve := c.Program != "train"
+	if serve && c.Rules != "" {
+		return m, r, fmt.Errorf("%w: --rules %s is for training alone", cli.ErrUsage, c.Rules)
 	}
-	return sharding.Derive(m), nil
+	if m, r, err = c.Sharding(c.Rules); serve && err == nil {
+		r, err = r.Whole()
+	}
+	return m, r, err
 }
 
 // job is the program that the flags ask for.

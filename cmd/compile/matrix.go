@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"mix/cmd/internal/planner"
 	"mix/graph"
 	"mix/lower/target"
 	"mix/sharding"
@@ -61,14 +62,18 @@ const (
 
 // mappings are all that the planner calls feasible on a chip, in a fixed order.
 func mappings(chip target.Chip) (all []mapping, err error) {
+	planned, err := sharding.ChipNamed(chip.Name)
+	if err != nil {
+		return nil, err
+	}
 	for _, preset := range slices.Sorted(maps.Keys(graph.Presets)) {
 		for _, devices := range matrixDevices {
-			plans, err := training(preset, devices, chip)
+			plans, err := training(preset, devices, planned)
 			if err != nil {
 				return nil, err
 			}
 			all = append(all, plans...)
-			if plans, err = serving(preset, devices, chip); err != nil {
+			if plans, err = serving(preset, devices, planned); err != nil {
 				return nil, err
 			}
 			all = append(all, plans...)
@@ -77,36 +82,13 @@ func mappings(chip target.Chip) (all []mapping, err error) {
 	return all, nil
 }
 
-// planned is the chip as the planner has it.
-func planned(chip target.Chip) (sharding.Chip, error) { return sharding.ChipNamed(chip.Name) }
-
-// model is what the planner takes of a preset: what a weight takes in training, or in serving.
-func planModel(c graph.Config, serve bool) sharding.Model {
-	return sharding.Model{Layers: c.Layers, Width: c.Width, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Hidden: c.Hidden,
-		Experts: c.Experts, TopK: c.TopK, Vocab: c.Vocab, Params: graph.Params(c), Bytes: func(p axis.Param) sharding.Width {
-			switch router := strings.HasSuffix(p.Path, "/router"); {
-			case serve && router:
-				return sharding.Width{Weight: 4}
-			case serve:
-				return sharding.Width{Weight: 2}
-			case router:
-				return sharding.Width{Weight: 4, Gradient: 4, Moment: 8}
-			}
-			return sharding.Width{Weight: 2, Gradient: 4, Moment: 12}
-		}}
-}
-
 // recomputes turns the planner's ways of recomputation into the trainer's.
 var recomputes = map[sharding.Recompute]train.Recompute{sharding.KeepAll: train.RecomputeNone, sharding.Selective: train.RecomputeSelective,
 	sharding.MoE: train.RecomputeFull, sharding.Full: train.RecomputeFull}
 
-func training(preset string, devices int, chip target.Chip) (all []mapping, err error) {
+func training(preset string, devices int, chip sharding.Chip) (all []mapping, err error) {
 	c := graph.Presets[preset]
-	gpu, err := planned(chip)
-	if err != nil {
-		return nil, err
-	}
-	ranking, err := sharding.Training{Model: planModel(c, false), Chip: gpu, Seq: matrixSeq, Batch: matrixSamples, Devices: devices}.Rank(sharding.Only{})
+	ranking, err := sharding.Training{Model: planner.Model(c, false), Chip: chip, Seq: matrixSeq, Batch: matrixSamples, Devices: devices}.Rank(sharding.Only{})
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +109,9 @@ func training(preset string, devices int, chip target.Chip) (all []mapping, err 
 }
 
 // serving leaves out the mappings that spread experts over the tensor axis too: the server's programs do not.
-func serving(preset string, devices int, chip target.Chip) (all []mapping, err error) {
+func serving(preset string, devices int, chip sharding.Chip) (all []mapping, err error) {
 	c := graph.Presets[preset]
-	gpu, err := planned(chip)
-	if err != nil {
-		return nil, err
-	}
-	ranking, err := sharding.Serving{Model: planModel(c, true), Chip: gpu, Devices: devices, Concurrent: matrixConcurrent, Context: matrixSeq,
+	ranking, err := sharding.Serving{Model: planner.Model(c, true), Chip: chip, Devices: devices, Concurrent: matrixConcurrent, Context: matrixSeq,
 		Prompt: matrixPrompt, Weight: 2, KV: 2}.Rank(nil)
 	if err != nil {
 		return nil, err

@@ -15,19 +15,11 @@ import (
 	"mix/lower/aot"
 	"mix/lower/plugin"
 	"mix/lower/target"
-	"mix/sharding"
 )
 
 // run compiles and reports.
 func (c *command) run(ctx context.Context, streams *cli.IO) error {
-	if _, err := c.Platform(); err != nil { // --device runs nothing here: the flag is there for scripts
-		return err
-	}
-	mesh, err := sharding.ParseMesh(c.Mesh)
-	if err != nil {
-		return fmt.Errorf("%w: --mesh: %w", cli.ErrUsage, err)
-	}
-	rules, err := c.rules(mesh)
+	mesh, rules, err := c.sharding() // --device runs nothing here: it is checked, and there for scripts
 	if err != nil {
 		return err
 	}

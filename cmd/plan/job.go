@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mix/cmd/internal/flags"
+	"mix/cmd/internal/planner"
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/sharding"
@@ -34,7 +35,7 @@ func (c *command) job() (job, error) {
 	if err != nil {
 		return j, err
 	}
-	j.model = model(config, c.Serve)
+	j.model = planner.Model(config, c.Serve)
 	usage := func(err error) (job, error) { return j, fmt.Errorf("%w: %w", cli.ErrUsage, err) }
 	if j.chip, err = sharding.ChipNamed(c.GPU); err != nil {
 		return usage(err)
@@ -83,22 +84,6 @@ func (c *command) config() (graph.Config, error) {
 		return config, fmt.Errorf("%w: preset %q, want %s", cli.ErrUsage, c.Preset, strings.Join(slices.Sorted(maps.Keys(graph.Presets)), " or "))
 	}
 	return config, nil
-}
-
-// model is what the planner takes of a configuration: bfloat16 weights beside float32 gradients, moments and
-// masters; the router is float32 and its own master.
-func model(c graph.Config, serve bool) sharding.Model {
-	return sharding.Model{Layers: c.Layers, Width: c.Width, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Hidden: c.Hidden,
-		Experts: c.Experts, TopK: c.TopK, Vocab: c.Vocab, Params: graph.Params(c), Bytes: func(p axis.Param) sharding.Width {
-			w := sharding.Width{Weight: 2, Gradient: 4, Moment: 12}
-			if strings.HasSuffix(p.Path, "/router") {
-				w = sharding.Width{Weight: 4, Gradient: 4, Moment: 8}
-			}
-			if serve {
-				w.Gradient, w.Moment = 0, 0
-			}
-			return w
-		}}
 }
 
 // takes says whether the flags take a mesh.

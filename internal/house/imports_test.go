@@ -64,13 +64,14 @@ var rooms = []row{
 	{"internal/golden", nil, "for tests"},
 	{"internal/ref", nil, "for tests: plain loops, no graph"},
 	{"internal/oracle", []string{"sharding/…"}, "for tests"},
+	{"internal/optimized", []string{"lower/aot", "sharding"}, "for tests: what XLA made of a program"},
 	{"internal/purego", []string{"internal/ref"}, "for tests: graph functions on the pure-Go backend"},
 }
 
 // anywhere may be imported by every package; testsOnly by none outside tests; mainsOnly by commands.
 var (
 	anywhere  = []string{"internal/knob"}
-	testsOnly = []string{"internal/golden", "internal/ref", "internal/oracle", "internal/purego"}
+	testsOnly = []string{"internal/golden", "internal/ref", "internal/oracle", "internal/optimized", "internal/purego"}
 	mainsOnly = []string{"internal/cli", "internal/corpus", "internal/demo"}
 )
 

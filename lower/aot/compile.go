@@ -42,12 +42,11 @@ type Request struct {
 
 // Result is a compiled program.
 type Result struct {
-	Executable  []byte // for pjrt.Client.Deserialize
-	Fingerprint string // XLA's of the program
-	Memory      pjrt.MemoryStats
-	Seconds     float64 // in XLA
-	Module      *Module
-	Kernels     []Kernel // of a GPU
+	Executable []byte // for pjrt.Client.Deserialize
+	Memory     pjrt.MemoryStats
+	Seconds    float64 // in XLA
+	Module     *Module
+	Kernels    []Kernel // of a GPU
 }
 
 // ErrAborted says that XLA ended the worker; the message has XLA's last words.
@@ -73,10 +72,9 @@ type job struct {
 
 // answer is what the worker tells.
 type answer struct {
-	Error       string           `json:"error,omitempty"`
-	Seconds     float64          `json:"seconds"`
-	Memory      pjrt.MemoryStats `json:"memory"`
-	Fingerprint string           `json:"fingerprint"`
+	Error   string           `json:"error,omitempty"`
+	Seconds float64          `json:"seconds"`
+	Memory  pjrt.MemoryStats `json:"memory"`
 }
 
 // Compile compiles in a worker. The end of ctx ends the worker.
@@ -111,7 +109,7 @@ func Compile(ctx context.Context, r Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Result{Fingerprint: a.Fingerprint, Memory: a.Memory, Seconds: a.Seconds}
+	out := &Result{Memory: a.Memory, Seconds: a.Seconds}
 	if out.Executable, err = os.ReadFile(filepath.Join(dir, executableFile)); err != nil {
 		return nil, fmt.Errorf("aot: %w", err)
 	}

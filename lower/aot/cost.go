@@ -20,7 +20,7 @@ type Cost struct {
 // count their operands and results, and no operations.
 func (m *Module) Cost() Cost {
 	c := coster{m: m, done: map[*computation]Cost{}}
-	return c.of(m.computations[m.Entry])
+	return c.of(m.computations[m.entry])
 }
 
 type coster struct {
@@ -80,7 +80,7 @@ func (c coster) flops(comp *computation, in *instr) (n int64) {
 			n += c.flops(inside, x)
 		}
 	case "dot":
-		n = product(comp, in, listed(in.attr("lhs_contracting_dims")))
+		n = product(comp, in, numbers(in.attr("lhs_contracting_dims")))
 	case "custom-call":
 		if dims, ok := gemm(in); ok {
 			n = product(comp, in, dims)
@@ -90,41 +90,24 @@ func (c coster) flops(comp *computation, in *instr) (n int64) {
 }
 
 // product is 2 × the elements of the result × the sizes that are summed over.
-func product(comp *computation, in *instr, contracting []int64) int64 {
+func product(comp *computation, in *instr, contracting []int) int64 {
 	lhs := comp.given(in, 0)
 	if len(lhs) == 0 || len(in.shape) == 0 {
 		return 0
 	}
 	n := 2 * in.shape[0].elements()
 	for _, d := range contracting {
-		if d >= 0 && d < int64(len(lhs[0].dims)) {
+		if d >= 0 && d < len(lhs[0].dims) {
 			n *= lhs[0].dims[d]
 		}
 	}
 	return n
 }
 
-// listed reads {1,2}.
-func listed(s string) (all []int64) {
-	for d := range strings.SplitSeq(strings.Trim(s, "{}"), ",") {
-		n := int64(0)
-		for _, r := range d {
-			if r < '0' || r > '9' {
-				return nil
-			}
-			n = n*10 + int64(r-'0')
-		}
-		if d != "" {
-			all = append(all, n)
-		}
-	}
-	return all
-}
-
 var contracting = regexp.MustCompile(`"lhs_contracting_dimensions":(\[[^\]]*\])`)
 
 // gemm tells a matrix product of cuBLAS from other custom calls, and which axes of its left side it sums over.
-func gemm(in *instr) (dims []int64, ok bool) {
+func gemm(in *instr) (dims []int, ok bool) {
 	if !strings.HasPrefix(in.attr("custom_call_target"), `"__cublas$`) {
 		return nil, false
 	}
@@ -132,18 +115,8 @@ func gemm(in *instr) (dims []int64, ok bool) {
 	if m == nil {
 		return nil, false
 	}
-	var names []json.Number
-	if json.Unmarshal([]byte(strings.ReplaceAll(m[1], `"`, "")), &names) != nil {
-		return nil, false
-	}
-	for _, x := range names {
-		n, err := x.Int64()
-		if err != nil {
-			return nil, false
-		}
-		dims = append(dims, n)
-	}
-	return dims, true
+	err := json.Unmarshal([]byte(strings.ReplaceAll(m[1], `"`, "")), &dims)
+	return dims, err == nil
 }
 
 // free are operations that move nothing.

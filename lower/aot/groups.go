@@ -131,7 +131,7 @@ func numberLists(s string) (all [][]int) {
 	return all
 }
 
-// numbers reads [2,4], (1,0) or 2,4; what is no number is -1.
+// numbers reads [2,4], (1,0), {1,2} or 2,4; what is no number is -1.
 func numbers(s string) (all []int) {
 	for f := range strings.SplitSeq(strings.Trim(s, "[](){} "), ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(f))

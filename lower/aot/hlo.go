@@ -11,7 +11,7 @@ import (
 type Module struct {
 	Name         string
 	Devices      int // replicas × partitions
-	Entry        string
+	entry        string
 	computations map[string]*computation
 }
 
@@ -102,7 +102,9 @@ var (
 func ParseHLO(text string) (*Module, error) {
 	m := &Module{Devices: 1, computations: map[string]*computation{}}
 	var at *computation
-	for n, line := range lines(text) {
+	n := 0
+	for line := range strings.SplitSeq(text, "\n") {
+		n++
 		switch {
 		case strings.HasPrefix(line, "HloModule "):
 			m.Name, _, _ = strings.Cut(strings.TrimPrefix(line, "HloModule "), ",")
@@ -123,7 +125,7 @@ func ParseHLO(text string) (*Module, error) {
 			at = &computation{name: h[2], order: len(m.computations), byName: map[string]*instr{}}
 			m.computations[at.name] = at
 			if h[1] != "" {
-				m.Entry = at.name
+				m.entry = at.name
 			}
 		case strings.Contains(line, " = "):
 			in, root, err := parseInstr(line)
@@ -138,23 +140,10 @@ func ParseHLO(text string) (*Module, error) {
 			}
 		}
 	}
-	if m.Entry == "" {
+	if m.entry == "" {
 		return nil, fmt.Errorf("aot: HLO of %d bytes has no entry computation", len(text))
 	}
 	return m, nil
-}
-
-// lines numbers the lines of a text from 1.
-func lines(text string) func(yield func(int, string) bool) {
-	return func(yield func(int, string) bool) {
-		n := 0
-		for line := range strings.SplitSeq(text, "\n") {
-			n++
-			if !yield(n, line) {
-				return
-			}
-		}
-	}
 }
 
 // parseInstr reads "  [ROOT ]%name = shape op(operands), attributes".

@@ -17,7 +17,7 @@ type place struct {
 
 // walk visits all instructions that run, each with how often: bodies of loops, branches and insides of fusions too. Of
 // a conditional all branches are visited. Loops of unknown length count once.
-func (m *Module) walk(visit func(p place)) { m.walkFrom(m.computations[m.Entry], 1, visit) }
+func (m *Module) walk(visit func(p place)) { m.walkFrom(m.computations[m.entry], 1, visit) }
 
 func (m *Module) walkFrom(c *computation, times int64, visit func(p place)) {
 	if c == nil {

@@ -52,7 +52,6 @@ func work(dir string) (a answer, err error) {
 	if a.Memory, err = x.MemoryStats(); err != nil {
 		return a, err
 	}
-	a.Fingerprint, _ = x.Fingerprint() // not every plugin has one
 	program, err := x.Serialize()
 	if err != nil {
 		return a, err

@@ -3,7 +3,6 @@ package ir
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // Builder appends StableHLO operations to a region and infers their types. Operands must be ranked
@@ -62,6 +61,9 @@ func (b Builder) Compare(direction string, x, y *Value) *Value {
 	attr := Attr("#stablehlo<comparison_direction " + direction + ">")
 	return b.Emit("compare", Attrs{"comparison_direction": attr}, Tensor("i1", dims...), x, y)
 }
+
+// Select is x where which holds, else y; which is of their sizes or a scalar.
+func (b Builder) Select(which, x, y *Value) *Value { return b.Emit("select", nil, x.Type, which, x, y) }
 
 // Convert changes the element type; x itself if it has it already.
 func (b Builder) Convert(x *Value, elem string) *Value {
@@ -137,26 +139,35 @@ func (b Builder) Rows(x, rows *Value) *Value {
 	elem, dims := shape(x)
 	_, n := shape(rows)
 	sizes := append([]int{1}, dims[1:]...)
-	offset := make([]string, len(dims)-1)
-	for i := range offset {
-		offset[i] = strconv.Itoa(i + 1)
-	}
 	numbers := fmt.Sprintf("#stablehlo.gather<offset_dims = [%s], collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>",
-		strings.Join(offset, ", "))
+		behindFirst(len(dims)))
 	attrs := Attrs{"dimension_numbers": Attr(numbers), "slice_sizes": Ints(sizes...), "indices_are_sorted": Bool(false)}
 	return b.Emit("gather", attrs, Tensor(elem, append([]int{n[0]}, dims[1:]...)...), x, rows)
+}
+
+// behindFirst lists the axes of a tensor but the first.
+func behindFirst(rank int) string {
+	axes := make([]int, rank-1)
+	for i := range axes {
+		axes[i] = i + 1
+	}
+	return join(axes)
+}
+
+// folding is a region that makes one of two scalars, by an elementwise operation.
+func folding(op, elem string) *Region {
+	r := NewRegion(Tensor(elem), Tensor(elem))
+	in := At(r)
+	in.Return(in.Binary(op, r.Args[0], r.Args[1]))
+	return r
 }
 
 // Reduce folds axis with an elementwise operation that has init as its neutral value.
 func (b Builder) Reduce(op string, x *Value, init string, axis int) *Value {
 	elem, dims := shape(x)
 	out := append(append([]int(nil), dims[:axis]...), dims[axis+1:]...)
-	scalar := Tensor(elem)
-	r := NewRegion(scalar, scalar)
-	in := At(r)
-	in.Return(in.Binary(op, r.Args[0], r.Args[1]))
-	red := NewOp("stablehlo.reduce", []*Value{x, b.Const(scalar, init)}, Attrs{"dimensions": Ints(axis)}, Tensor(elem, out...))
-	red.Regions = []*Region{r}
+	red := NewOp("stablehlo.reduce", []*Value{x, b.Const(Tensor(elem), init)}, Attrs{"dimensions": Ints(axis)}, Tensor(elem, out...))
+	red.Regions = []*Region{folding(op, elem)}
 	return b.Region.Add(red).Result()
 }
 

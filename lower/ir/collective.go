@@ -12,12 +12,8 @@ import (
 // AllReduce adds up x, element by element, over the devices of a group: each has the sum.
 func (b Builder) AllReduce(x *Value, groups [][]int, channel int) *Value {
 	elem, _ := shape(x)
-	scalar := Tensor(elem)
-	r := NewRegion(scalar, scalar)
-	in := At(r)
-	in.Return(in.Add(r.Args[0], r.Args[1]))
 	op := NewOp("stablehlo.all_reduce", []*Value{x}, collective(groups, channel, Attrs{"use_global_device_ids": Unit}), x.Type)
-	op.Regions = []*Region{r}
+	op.Regions = []*Region{folding("add", elem)}
 	return b.Region.Add(op).Result()
 }
 
@@ -28,15 +24,33 @@ func (b Builder) AllToAll(x *Value, groups [][]int, channel int) *Value {
 	return b.Emit("all_to_all", collective(groups, channel, attrs), x.Type, x)
 }
 
-// collective is attrs with what all collectives have.
-func collective(groups [][]int, channel int, attrs Attrs) Attrs {
-	rows := make([]string, len(groups))
-	for i, g := range groups {
-		rows[i] = "[" + join(g) + "]"
+// Permute sends x from device to device, by pairs of source and target; a device that nothing is sent to has zeros.
+func (b Builder) Permute(x *Value, pairs [][2]int, channel int) *Value {
+	rows := make([][]int, len(pairs))
+	for i := range pairs {
+		rows[i] = pairs[i][:]
 	}
-	attrs["replica_groups"] = Attr(fmt.Sprintf("dense<[%s]> : tensor<%dx%dxi64>", strings.Join(rows, ", "), len(groups), len(groups[0])))
-	attrs["channel_handle"] = Attr(fmt.Sprintf("#stablehlo.channel_handle<handle = %d, type = 1>", channel))
+	return b.Emit("collective_permute", Attrs{"source_target_pairs": table(rows, 2), "channel_handle": channelHandle(channel)}, x.Type, x)
+}
+
+// collective is attrs with what all collectives over groups have.
+func collective(groups [][]int, channel int, attrs Attrs) Attrs {
+	attrs["replica_groups"] = table(groups, len(groups[0]))
+	attrs["channel_handle"] = channelHandle(channel)
 	return attrs
+}
+
+// table is an attribute of rows of width integers each.
+func table(rows [][]int, width int) Attr {
+	texts := make([]string, len(rows))
+	for i, r := range rows {
+		texts[i] = "[" + join(r) + "]"
+	}
+	return Attr("dense<[" + strings.Join(texts, ", ") + "]> : " + string(Tensor("i64", len(rows), width)))
+}
+
+func channelHandle(channel int) Attr {
+	return Attr(fmt.Sprintf("#stablehlo.channel_handle<handle = %d, type = 1>", channel))
 }
 
 // NextChannel is a channel number larger than those of m's collectives, at least 1.
@@ -53,21 +67,4 @@ func (m *Module) NextChannel() int {
 		})
 	}
 	return next
-}
-
-// Manual appends a region of one device's work over some axes of a mesh. Shardings of operands and results are written as
-// Shardy writes them for one value, "<@mesh, [{\"data\"}, {}]>". The arguments of body are a device's parts of the operands,
-// its sdy.return gives those of the results; nothing else from outside is visible in it.
-func (b Builder) Manual(axes []string, operands []*Value, in, out []string, body *Region, results ...Type) []*Value {
-	names := make([]string, len(axes))
-	for i, a := range axes {
-		names[i] = quote(a)
-	}
-	op := NewOp("sdy.manual_computation", operands, Attrs{
-		"in_shardings":  Attr("#sdy.sharding_per_value<[" + strings.Join(in, ", ") + "]>"),
-		"out_shardings": Attr("#sdy.sharding_per_value<[" + strings.Join(out, ", ") + "]>"),
-		"manual_axes":   Attr("#sdy<manual_axes{" + strings.Join(names, ", ") + "}>"),
-	}, results...)
-	op.Regions = []*Region{body}
-	return b.Region.Add(op).Results
 }

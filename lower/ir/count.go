@@ -1,37 +1,22 @@
 package ir
 
-import (
-	"strconv"
-	"strings"
-)
+import "strconv"
 
 // CumSum adds up along axis: element i of the result is the sum of the elements up to and including i. XLA rewrites a
 // window as long as the axis to a parallel prefix sum.
 func (b Builder) CumSum(x *Value, axis int) *Value {
 	elem, dims := shape(x)
 	n := len(dims)
-	ones, window := make([]int, n), make([]int, n)
+	ones, window, padding := make([]int, n), make([]int, n), make([][]int, n)
 	for i := range dims {
-		ones[i], window[i] = 1, 1
+		ones[i], window[i], padding[i] = 1, 1, []int{0, 0}
 	}
-	window[axis] = dims[axis]
-	padding := "dense<["
-	for i := range dims {
-		if i > 0 {
-			padding += ", "
-		}
-		padding += "[" + strconv.Itoa(window[i]-1) + ", 0]"
-	}
-	padding += "]> : " + string(Tensor("i64", n, 2))
-	scalar := Tensor(elem)
-	r := NewRegion(scalar, scalar)
-	in := At(r)
-	in.Return(in.Add(r.Args[0], r.Args[1]))
-	op := NewOp("stablehlo.reduce_window", []*Value{x, b.Const(scalar, "0")}, Attrs{
+	window[axis], padding[axis][0] = dims[axis], dims[axis]-1
+	op := NewOp("stablehlo.reduce_window", []*Value{x, b.Const(Tensor(elem), "0")}, Attrs{
 		"window_dimensions": Ints(window...), "window_strides": Ints(ones...),
-		"base_dilations": Ints(ones...), "window_dilations": Ints(ones...), "padding": Attr(padding),
+		"base_dilations": Ints(ones...), "window_dilations": Ints(ones...), "padding": table(padding, 2),
 	}, x.Type)
-	op.Regions = []*Region{r}
+	op.Regions = []*Region{folding("add", elem)}
 	return b.Region.Add(op).Result()
 }
 
@@ -57,11 +42,7 @@ func (b Builder) put(x, at, rows *Value) *Value {
 	At(r).Return(r.Args[1])
 	numbers := "inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1"
 	if len(dims) > 1 {
-		window := make([]string, len(dims)-1)
-		for i := range window {
-			window[i] = strconv.Itoa(i + 1)
-		}
-		numbers = "update_window_dims = [" + strings.Join(window, ", ") + "], " + numbers
+		numbers = "update_window_dims = [" + behindFirst(len(dims)) + "], " + numbers
 	}
 	op := NewOp("stablehlo.scatter", []*Value{x, at, rows}, Attrs{
 		"scatter_dimension_numbers": Attr("#stablehlo.scatter<" + numbers + ">"), "indices_are_sorted": Bool(false), "unique_indices": Bool(true),

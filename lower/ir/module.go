@@ -37,6 +37,12 @@ type Value struct {
 	Def  *Op // nil for a region's argument
 }
 
+// Dims are the sizes of a tensor's axes, nil of what is no tensor of static sizes.
+func (v *Value) Dims() []int {
+	_, dims, _ := v.Type.Split()
+	return dims
+}
+
 // Op is an operation in generic form.
 type Op struct {
 	Name     string // e.g. "stablehlo.add"

@@ -59,7 +59,7 @@ func (w *owners) attention(b ir.Builder, op *ir.Op, ctx Context) ([]*ir.Value, e
 	results := ownWork(b, ctx.Mesh, shared, in, func(b ir.Builder, parts []*ir.Value) []placed {
 		own := ir.NewOp(op.Name, slices.Clone(parts), op.Attrs, parts[0].Type)
 		if composite(op) == attentionName && counts(op.Operands[keyPositions]) {
-			_, dims, _ := parts[keyPositions].Type.Split()
+			dims := parts[keyPositions].Dims()
 			own.Operands[keyPositions] = b.Iota(1, "i32", dims...)
 		}
 		var y []*ir.Value

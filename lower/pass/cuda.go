@@ -22,23 +22,31 @@ var kernelElems = map[string]triton.Elem{"f16": triton.F16, "bf16": triton.BF16,
 // emitPlan emits the calls of a plan on values, its inputs by name, to which it adds all results.
 func emitPlan(b ir.Builder, p triton.Plan, values map[string]*ir.Value) error {
 	for _, s := range p.Steps {
-		var operands []*ir.Value
+		operands := make([]*ir.Value, len(s.In))
 		for i, name := range s.In {
-			v := values[name]
-			if want := s.Call.Operands[i]; v == nil || v.Type != ir.Type(want.String()) {
-				return fmt.Errorf("kernel %s: %s is not the %s that it takes", s.Call.Name, name, want)
-			}
-			operands = append(operands, v)
+			operands[i] = values[name]
 		}
-		for i, v := range emitCall(b, s.Call, operands...) {
+		results, err := EmitCall(b, s.Call, operands...)
+		if err != nil {
+			return err
+		}
+		for i, v := range results {
 			values[s.Out[i]] = v
 		}
 	}
 	return nil
 }
 
-// emitCall emits a kernel's call on operands of its types.
-func emitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) []*ir.Value {
+// EmitCall emits a kernel's call and returns its results. It refuses operands that are not those the kernel takes.
+func EmitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) ([]*ir.Value, error) {
+	if len(operands) != len(c.Operands) {
+		return nil, fmt.Errorf("kernel %s: %d operands, wanted %d", c.Name, len(operands), len(c.Operands))
+	}
+	for i, want := range c.Operands {
+		if v := operands[i]; v == nil || v.Type != ir.Type(want.String()) {
+			return nil, fmt.Errorf("kernel %s: %s is not the %s that it takes", c.Name, want.Name, want)
+		}
+	}
 	var types []ir.Type
 	for _, a := range c.Results {
 		types = append(types, ir.Type(a.String()))
@@ -46,7 +54,7 @@ func emitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) []*ir.Value {
 	return b.Region.Emit("stablehlo.custom_call", operands, ir.Attrs{
 		"api_version": ir.I32(4), "call_target_name": ir.String(triton.Target), "backend_config": ir.Attr(c.Config()),
 		"operand_layouts": layouts(c.Operands), "result_layouts": layouts(c.Results),
-	}, types...).Results
+	}, types...).Results, nil
 }
 
 func layouts(arrays []triton.Array) ir.Attr {

@@ -68,7 +68,7 @@ func attentionCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if f.InOrder {
 		operands = slices.Delete(operands, keyPositions, keyPositions+1)
 	}
-	return emitCall(b, call, operands...), nil
+	return EmitCall(b, call, operands...)
 }
 
 // counts tells whether v [B, C] counts from 0 along its second axis.
@@ -105,9 +105,12 @@ func pagedAttentionCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	length := b.Add(b.Reshape(positions, x.b), b.Const(ir.Tensor("i32", x.b), "1")) // [B]
 	length = b.Binary("minimum", length, b.Const(length.Type, strconv.Itoa(c[1])))
 	q := b.Reshape(op.Operands[0], x.b, x.h, x.a)
-	y := emitCall(b, call, q, op.Operands[1], op.Operands[2], read, length)
-	if tile.Split > 1 {
-		y = emitCall(b, end, y...)
+	y, err := EmitCall(b, call, q, op.Operands[1], op.Operands[2], read, length)
+	if err == nil && tile.Split > 1 {
+		y, err = EmitCall(b, end, y...)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return []*ir.Value{b.Reshape(y[0], x.b, x.h, 1, x.a)}, nil
 }

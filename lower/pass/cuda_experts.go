@@ -3,7 +3,6 @@ package pass
 import (
 	"errors"
 	"slices"
-	"strconv"
 
 	"mix/lower/ir"
 	"mix/lower/triton"
@@ -51,11 +50,6 @@ func (x experts) keptTypes() []ir.Type {
 	r := x.t * x.k
 	hidden, wide := ir.Tensor(x.elem, r, x.f), ir.Tensor(x.elem, r, x.d)
 	return []ir.Type{wide, ir.Tensor("i32", r), ir.Tensor("i32", x.e), hidden, hidden, wide}
-}
-
-// token is the token of each routed row, [R].
-func (x experts) token(b ir.Builder, rows *ir.Value) *ir.Value {
-	return b.Div(rows, b.Const(rows.Type, strconv.Itoa(x.k)))
 }
 
 // routedExpertsGradientCUDA is the gradient from what the forward pass kept: two products by transposed matrices, the second
@@ -123,16 +117,18 @@ func (k gradientKernels) emit(b ir.Builder, x gradientOf, kept []*ir.Value) (res
 	if err != nil {
 		return nil, err
 	}
-	s := b.Unary("logistic", g)                                                  // [R, F]
-	a := b.Mul(g, s)                                                             // [R, F]
-	du := b.Mul(dh, a)                                                           // [R, F]
-	slope := b.Mul(s, b.Add(b.Const(s.Type, "1.0"), b.Binary("subtract", g, a))) // [R, F]
-	dg := b.Mul(b.Mul(dh, u), slope)                                             // [R, F]
-	drows := plan(k.wide, dg, x.gate[0], du, x.up[0], sizes)                     // [R, D]
+	s := b.Unary("logistic", g)                              // [R, F]
+	a := b.Mul(g, s)                                         // [R, F]
+	dg, du := swigluGradient(b, g, u, s, a, dh)              // [R, F]
+	drows := plan(k.wide, dg, x.gate[0], du, x.up[0], sizes) // [R, D]
 	if err != nil {
 		return nil, err
 	}
-	results = []*ir.Value{emitCall(b, k.combine, drows, place)[0], dweights}
+	dx, err := EmitCall(b, k.combine, drows, place)
+	if err != nil {
+		return nil, err
+	}
+	results = []*ir.Value{dx[0], dweights}
 	if !x.frozen {
 		results = append(results, plan(k.in, dg, rows, sizes), plan(k.in, du, rows, sizes), plan(k.out, ddown, b.Mul(a, u), sizes))
 	}

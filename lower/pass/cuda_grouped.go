@@ -1,8 +1,6 @@
 package pass
 
 import (
-	"fmt"
-
 	"mix/lower/ir"
 	"mix/lower/triton"
 )
@@ -12,32 +10,14 @@ func groupedGEMMCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if isSplit(op) {
 		return nil, nil
 	}
-	if len(op.Operands) != 3 || len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1", len(op.Operands), len(op.Results))
-	}
-	elem, xd, err := matrix(op.Operands[0], 2)
+	g, err := readProduct(op)
 	if err != nil {
 		return nil, err
 	}
-	welem, wd, err := matrix(op.Operands[1], 3)
-	if err != nil {
-		return nil, err
-	}
-	g, err := readGroups(op.Operands[2], xd[0])
-	if err != nil {
-		return nil, err
-	}
-	k := triton.Grouped{Groups: g.kernel(), In: wd[2], Out: wd[1], Elem: kernelElems[elem]}
-	if t, _ := op.Attrs["composite_attributes"].Entry("transposed"); t == ir.String("true") {
-		k.In, k.Out, k.Transposed = k.Out, k.In, true
-	}
-	if wd[0] != g.e || k.In != xd[1] || op.Results[0].Type != ir.Tensor(elem, xd[0], k.Out) {
-		return nil, fmt.Errorf("x %s, w %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, op.Results[0].Type)
-	}
-	if welem != elem {
+	if elem, _, _ := g.ws[0].Type.Split(); elem != g.elem {
 		return nil, nil
 	}
-	p, unfit := k.Plan(tiles())
+	p, unfit := triton.Grouped{Groups: g.kernel(), In: g.in, Out: g.out, Elem: kernelElems[g.elem], Transposed: g.transposed}.Plan(tiles())
 	return fitting(b, p, unfit, op.Operands)
 }
 
@@ -46,25 +26,11 @@ func groupedOuterCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if isSplit(op) {
 		return nil, nil
 	}
-	if len(op.Operands) != 3 || len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1", len(op.Operands), len(op.Results))
-	}
-	elem, ad, err := matrix(op.Operands[0], 2)
+	g, err := readSum(op)
 	if err != nil {
 		return nil, err
 	}
-	belem, bd, err := matrix(op.Operands[1], 2)
-	if err != nil {
-		return nil, err
-	}
-	g, err := readGroups(op.Operands[2], ad[0])
-	if err != nil {
-		return nil, err
-	}
-	if belem != elem || bd[0] != ad[0] || op.Results[0].Type != ir.Tensor(elem, g.e, ad[1], bd[1]) {
-		return nil, fmt.Errorf("a %s, b %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, op.Results[0].Type)
-	}
-	p, unfit := triton.Outer{Groups: g.kernel(), N: ad[1], M: bd[1], Elem: kernelElems[elem]}.Plan(tiles())
+	p, unfit := triton.Outer{Groups: g.kernel(), N: g.n, M: g.m, Elem: kernelElems[g.elem]}.Plan(tiles())
 	return fitting(b, p, unfit, op.Operands)
 }
 

@@ -26,7 +26,7 @@ func (s expertSplit) forward(b ir.Builder, keep bool) []*ir.Value {
 			return out
 		}
 		for _, v := range p.kept() {
-			_, dims, _ := v.Type.Split()
+			dims := v.Dims()
 			out = append(out, s.own(b.Reshape(v, append([]int{1}, dims...)...)))
 		}
 		return out
@@ -68,8 +68,7 @@ func (s expertSplit) pass(b ir.Builder, in []*ir.Value) passed {
 	p.rows = p.there(b, in[0])
 	p.g = s.products.gemm(b, p.rows, gate, p.sizes, false)
 	p.u = s.products.gemm(b, p.rows, up, p.sizes, false)
-	h := b.Mul(b.Mul(p.g, b.Unary("logistic", p.g)), p.u) // [N, F]
-	p.each = p.back(b, s.products.gemm(b, h, down, p.sizes, false))
+	p.each = p.back(b, s.products.gemm(b, swiglu(b, p.g, p.u), down, p.sizes, false))
 	return p
 }
 
@@ -80,11 +79,9 @@ func (p passed) kept() []*ir.Value {
 
 // choices takes rows [R, D] apart: for each choice those of all tokens, [T, D] f32.
 func (s expertSplit) choices(b ir.Builder, rows *ir.Value) (each []*ir.Value) {
-	t, k, d := s.t, s.x.k, s.x.d
-	apart := b.Reshape(rows, t, k, d)
-	for i := range k {
-		choice := b.Slice(apart, []int{0, i, 0}, []int{t, i + 1, d})
-		each = append(each, b.Convert(b.Reshape(choice, t, d), "f32"))
+	apart := b.Reshape(rows, s.t, s.x.k, s.x.d)
+	for i := range s.x.k {
+		each = append(each, b.Convert(choice(b, apart, i), "f32"))
 	}
 	return each
 }

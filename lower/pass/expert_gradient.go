@@ -29,7 +29,7 @@ func (s expertSplit) gradient(b ir.Builder, g gradientOf, kept []*ir.Value) []*i
 		} else {
 			var own []*ir.Value
 			for _, v := range in[inputs:] {
-				_, dims, _ := v.Type.Split()
+				dims := v.Dims()
 				own = append(own, b.Reshape(v, dims[1:]...))
 			}
 			p = s.again(b, in, own)
@@ -56,9 +56,7 @@ func (p passed) gradient(b ir.Builder, in []*ir.Value, dy *ir.Value, frozen bool
 	s := b.Unary("logistic", p.g) // [N, F]
 	a := b.Mul(p.g, s)            // [N, F]
 	dh := pr.gemm(b, ddown, down, p.sizes, true)
-	du := b.Mul(dh, a)
-	slope := b.Mul(s, b.Add(b.Const(s.Type, "1.0"), b.Binary("subtract", p.g, a)))
-	dg := b.Mul(b.Mul(dh, p.u), slope)
+	dg, du := swigluGradient(b, p.g, p.u, s, a, dh)
 	drows := b.Add(pr.gemm(b, dg, gate, p.sizes, true), pr.gemm(b, du, up, p.sizes, true)) // [N, D]
 
 	var dx *ir.Value
@@ -87,6 +85,13 @@ func (p passed) gradient(b ir.Builder, in []*ir.Value, dy *ir.Value, frozen bool
 	matrix(du, p.rows, p.matrixIn())
 	matrix(ddown, b.Mul(a, p.u), p.matrixOut())
 	return results
+}
+
+// swigluGradient is the gradient of swiglu by g and by u. s is the logistic of g and a is g·s.
+func swigluGradient(b ir.Builder, g, u, s, a, dh *ir.Value) (dg, du *ir.Value) {
+	du = b.Mul(dh, a)
+	slope := b.Mul(s, b.Add(b.Const(s.Type, "1.0"), b.Binary("subtract", g, a)))
+	return b.Mul(b.Mul(dh, u), slope), du
 }
 
 // unshared are the axes whose devices compute the same experts for different tokens: data, if it splits tokens.

@@ -20,16 +20,16 @@ func newProducts(m *ir.Module) *products { return &products{m, map[string]string
 // gemm is mix.grouped_gemm of x [R, M] and w [E, N, M], or transposed of x [R, N]: each row by its group's matrix.
 func (p *products) gemm(b ir.Builder, x, w, sizes *ir.Value, transposed bool) *ir.Value {
 	elem, xd, _ := x.Type.Split()
-	_, wd, _ := w.Type.Split()
+	wd := w.Dims()
 	attrs, along, out := ir.Attrs{}, 2, 1
 	if transposed {
 		attrs["transposed"], along, out = ir.String("true"), 1, 2
 	}
 	rows, e, n := xd[0], wd[0], wd[out]
-	return p.call(b, "mix.grouped_gemm", attrs, ir.Tensor(elem, rows, n), []*ir.Value{x, w, sizes}, func(b ir.Builder, in []*ir.Value) *ir.Value {
+	return p.call(b, groupedGEMMName, attrs, ir.Tensor(elem, rows, n), []*ir.Value{x, w, sizes}, func(b ir.Builder, in []*ir.Value) *ir.Value {
 		each := b.Dot(in[0], 1, in[1], along, elem) // [R, E, out]
 		all := []int{rows, e, n}
-		each = b.Emit("select", nil, each.Type, b.Broadcast(ofGroup(b, in[2], rows), all, 0, 1), each, b.Const(each.Type, "0.0"))
+		each = b.Select(b.Broadcast(ofGroup(b, in[2], rows), all, 0, 1), each, b.Const(each.Type, "0.0"))
 		return b.Reduce("add", each, "0.0", 1)
 	})
 }
@@ -37,20 +37,20 @@ func (p *products) gemm(b ir.Builder, x, w, sizes *ir.Value, transposed bool) *i
 // outer is mix.grouped_outer of x [R, N] and y [R, M]: the sum [E, N, M] of each group's outer products.
 func (p *products) outer(b ir.Builder, x, y, sizes *ir.Value) *ir.Value {
 	elem, xd, _ := x.Type.Split()
-	_, yd, _ := y.Type.Split()
-	_, ed, _ := sizes.Type.Split()
+	yd := y.Dims()
+	ed := sizes.Dims()
 	rows, e, n := xd[0], ed[0], xd[1]
-	return p.call(b, "mix.grouped_outer", ir.Attrs{}, ir.Tensor(elem, e, n, yd[1]), []*ir.Value{x, y, sizes}, func(b ir.Builder, in []*ir.Value) *ir.Value {
+	return p.call(b, groupedOuterName, ir.Attrs{}, ir.Tensor(elem, e, n, yd[1]), []*ir.Value{x, y, sizes}, func(b ir.Builder, in []*ir.Value) *ir.Value {
 		all := []int{rows, e, n}
 		each := b.Broadcast(in[0], all, 0, 2)
-		each = b.Emit("select", nil, each.Type, b.Broadcast(ofGroup(b, in[2], rows), all, 0, 1), each, b.Const(each.Type, "0.0"))
+		each = b.Select(b.Broadcast(ofGroup(b, in[2], rows), all, 0, 1), each, b.Const(each.Type, "0.0"))
 		return b.Dot(each, 0, in[1], 0, elem) // [E, N, M]
 	})
 }
 
 // ofGroup tells whether a row is in a group, [R, E] of i1.
 func ofGroup(b ir.Builder, sizes *ir.Value, rows int) *ir.Value {
-	_, dims, _ := sizes.Type.Split()
+	dims := sizes.Dims()
 	all := []int{rows, dims[0]}
 	end := b.CumSum(sizes, 0) // [E]
 	row := b.Iota(0, "i32", all...)

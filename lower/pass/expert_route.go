@@ -32,7 +32,7 @@ func (s expertSplit) newRoute(b ir.Builder, in, kept []*ir.Value) route {
 		none := b.Const(ir.Tensor("i32", s.rows), strconv.Itoa(s.e))
 		full := b.Compare("LT", r.from, b.Const(r.from.Type, strconv.Itoa(s.t*s.x.k))) // [N]
 		local := b.Binary("remainder", flat, b.Const(flat.Type, strconv.Itoa(s.e)))    // [R]
-		ids := b.Emit("select", nil, none.Type, full, b.Rows(local, r.from), none)     // [N]
+		ids := b.Select(full, b.Rows(local, r.from), none)                             // [N]
 		place, sizes := s.byExpert(b, s.swap(b, ids))
 		kept = []*ir.Value{place, sizes}
 	}
@@ -58,7 +58,7 @@ func (r *route) stay(b ir.Builder, flat, number *ir.Value) {
 		r.mine = b.Binary("and", r.mine, r.fits)
 	}
 	if r.mine != nil {
-		ids = b.Emit("select", nil, ids.Type, r.mine, ids, b.Const(flat.Type, strconv.Itoa(r.e)))
+		ids = b.Select(r.mine, ids, b.Const(flat.Type, strconv.Itoa(r.e)))
 	}
 	r.place, r.sizes = r.byExpert(b, ids)
 	r.from = b.Inverse(r.place, r.rows, r.t*r.x.k)
@@ -78,14 +78,14 @@ func (r *route) send(b ir.Builder, flat *ir.Value) {
 	r.slot = b.Add(b.Mul(bin, size), at)                          // [R]
 	if r.fits != nil {
 		beyond := b.Add(b.Iota(0, "i32", rows), b.Const(bin.Type, strconv.Itoa(r.rows)))
-		r.slot = b.Emit("select", nil, bin.Type, r.fits, r.slot, beyond)
+		r.slot = b.Select(r.fits, r.slot, beyond)
 	}
 	r.from = b.Inverse(r.slot, r.rows, rows)
 }
 
 // byExpert puts rows of one expert together, in their order, and counts them; ids [n] i32, E for none, which come last.
 func (s expertSplit) byExpert(b ir.Builder, ids *ir.Value) (place, sizes *ir.Value) {
-	_, dims, _ := ids.Type.Split()
+	dims := ids.Dims()
 	n, groups := dims[0], s.e+1
 	own := oneHot(b, ids, groups)                                              // [n, E+1]
 	upTo := b.CumSum(own, 0)                                                   // [n, E+1]
@@ -98,7 +98,7 @@ func (s expertSplit) byExpert(b ir.Builder, ids *ir.Value) (place, sizes *ir.Val
 
 // oneHot is [n, classes] i32 of ids [n].
 func oneHot(b ir.Builder, ids *ir.Value, classes int) *ir.Value {
-	_, dims, _ := ids.Type.Split()
+	dims := ids.Dims()
 	all := []int{dims[0], classes}
 	return b.Convert(b.Compare("EQ", b.Broadcast(ids, all, 0), b.Iota(1, "i32", all...)), "i32")
 }
@@ -106,7 +106,7 @@ func oneHot(b ir.Builder, ids *ir.Value, classes int) *ir.Value {
 // there brings rows to their experts: x [T, W], a token's row for each of its choices, or [R, W]; the result [N, W] lies by
 // expert.
 func (r route) there(b ir.Builder, x *ir.Value) *ir.Value {
-	_, dims, _ := x.Type.Split()
+	dims := x.Dims()
 	from := r.from
 	if each := r.t * r.x.k / dims[0]; each > 1 {
 		from = b.Div(from, b.Const(from.Type, strconv.Itoa(each)))
@@ -126,8 +126,8 @@ func (r route) back(b ir.Builder, y *ir.Value) *ir.Value {
 		y, here = b.Rows(r.swap(b, y), r.slot), r.fits
 	}
 	if here != nil {
-		_, dims, _ := y.Type.Split()
-		y = b.Emit("select", nil, y.Type, b.Broadcast(here, dims, 0), y, b.Const(y.Type, "0.0"))
+		dims := y.Dims()
+		y = b.Select(b.Broadcast(here, dims, 0), y, b.Const(y.Type, "0.0"))
 	}
 	if !r.exchange {
 		y = r.sum(b, y, r.experts) // all but one are zero

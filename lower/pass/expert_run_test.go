@@ -1,32 +1,16 @@
 package pass
 
 import (
-	"context"
 	"encoding/binary"
 	"math"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"mix/lower/ir"
 	"mix/lower/pjrt"
-	"mix/lower/plugin"
 	"mix/sharding"
 )
-
-// two is a CPU client of two devices.
-var two = sync.OnceValues(func() (*pjrt.Client, error) {
-	path, err := plugin.Ensure(context.Background(), plugin.Options{Platform: "cpu"})
-	if err != nil {
-		return nil, err
-	}
-	p, err := pjrt.Load(path)
-	if err != nil {
-		return nil, err
-	}
-	return p.NewClient(pjrt.ClientOptions{Options: map[string]any{"cpu_device_count": int64(2)}})
-})
 
 // onTwo lowers m for a mesh of two devices. The program takes arguments and gives results of f32, whole on both.
 func onTwo(t *testing.T, m *ir.Module, ctx Context) func(args []tensor) (results [][]float32) {
@@ -59,17 +43,7 @@ func onTwo(t *testing.T, m *ir.Module, ctx Context) func(args []tensor) (results
 func launchOnTwo(t *testing.T, c *pjrt.Client, exec *pjrt.LoadedExecutable, types []ir.Type, args []tensor) (results [][]float32) {
 	bufs := make([][]*pjrt.Buffer, 2)
 	for d := range bufs {
-		for _, a := range args {
-			elem, dims, _ := a.typ.Split()
-			sizes := make([]int64, len(dims))
-			for i := range sizes {
-				sizes[i] = int64(dims[i])
-			}
-			buf, _, err := c.BufferFromHost(a.bytes(), bufferTypes[elem], sizes, c.Devices()[d], pjrt.HostBufferSemanticsKImmutableOnlyDuringCall, nil)
-			require.NoError(t, err)
-			defer buf.Destroy()
-			bufs[d] = append(bufs[d], buf)
-		}
+		bufs[d] = uploadTo(t, c, c.Devices()[d], args)
 	}
 	outs, events, err := exec.Execute(bufs, pjrt.ExecOptions{})
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func (s expertSplit) matrixOut() sharding.Spec { return sharding.Spec{s.experts,
 
 // own is a value that each device has its own of, along its first axis, of one element on a device.
 func (s expertSplit) own(v *ir.Value) placed {
-	_, dims, _ := v.Type.Split()
+	dims := v.Dims()
 	spec := make(sharding.Spec, len(dims))
 	spec[0] = s.axes
 	return placed{v, spec}
@@ -59,14 +59,14 @@ func ownWork(b ir.Builder, m sharding.Mesh, along []axis.Mesh, in []placed, body
 	for _, p := range in {
 		operands = append(operands, p.v)
 		parts = append(parts, p.scaled(m, func(size, shards int) int { return size / shards }))
-		ins = append(ins, "<"+shardingOf(p.spec, nil)+">")
+		ins = append(ins, shardingOf(p.spec, nil))
 	}
 	r := ir.NewRegion(parts...)
 	var results []*ir.Value
 	for _, p := range body(ir.At(r), r.Args) {
 		results = append(results, p.v)
 		types = append(types, p.scaled(m, func(size, shards int) int { return size * shards }))
-		outs = append(outs, "<"+shardingOf(p.spec, nil)+">")
+		outs = append(outs, shardingOf(p.spec, nil))
 	}
 	r.Emit("sdy.return", results, nil)
 	for _, a := range along {
@@ -96,7 +96,7 @@ func (s expertSplit) sum(b ir.Builder, x *ir.Value, axes []axis.Mesh) *ir.Value 
 
 // swap sends the parts of rows [N, …], one for each device that shares the experts, and gives those it was sent.
 func (s expertSplit) swap(b ir.Builder, rows *ir.Value) *ir.Value {
-	_, dims, _ := rows.Type.Split()
+	dims := rows.Dims()
 	parts := b.Reshape(rows, append([]int{s.owners, s.rows / s.owners}, dims[1:]...)...)
 	s.channel++
 	parts = b.AllToAll(parts, s.ctx.Mesh.Groups(s.experts...), s.channel-1)

@@ -20,8 +20,13 @@ import (
 // work is that of the rows and not E times as much; sums have a fixed order. On cuda those by matrices of one tensor are
 // kernels, and work and order are the same.
 func groupedGEMM(m *ir.Module, ctx Context) (changed bool, err error) {
-	return takeRules(m, ctx, "mix.grouped_gemm", "mix.grouped_outer")
+	return takeRules(m, ctx, groupedGEMMName, groupedOuterName)
 }
+
+const (
+	groupedGEMMName  = "mix.grouped_gemm"
+	groupedOuterName = "mix.grouped_outer"
+)
 
 // groups is what both composites have.
 type groups struct {
@@ -32,7 +37,7 @@ type groups struct {
 // matrix reads a float tensor of that rank.
 func matrix(v *ir.Value, rank int) (elem string, dims []int, err error) {
 	elem, dims, ok := v.Type.Split()
-	if !ok || len(dims) != rank || elem != "f32" && elem != "bf16" && elem != "f16" && elem != "f64" {
+	if !ok || len(dims) != rank || !floats[elem] {
 		return "", nil, fmt.Errorf("operand %s, wanted %d axes of a float type", v.Type, rank)
 	}
 	for _, d := range dims {
@@ -110,21 +115,21 @@ func (g groups) window(b ir.Builder, at group, p *ir.Value, n int) window {
 
 // read is the window's part of rows [R, width].
 func (w window) read(b ir.Builder, rows *ir.Value) *ir.Value {
-	_, dims, _ := rows.Type.Split()
+	dims := rows.Dims()
 	return b.DynamicSlice(rows, []*ir.Value{w.p, b.Index(0)}, w.n, dims[1])
 }
 
 // ownOf is read with zeros where rows are not the group's.
 func (w window) ownOf(b ir.Builder, rows *ir.Value) *ir.Value {
 	part := w.read(b, rows)
-	_, dims, _ := part.Type.Split()
-	return b.Emit("select", nil, part.Type, w.own(b, dims[1]), part, b.Const(part.Type, "0.0"))
+	dims := part.Dims()
+	return b.Select(w.own(b, dims[1]), part, b.Const(part.Type, "0.0"))
 }
 
 // write is rows with those of the group replaced by the window's.
 func (w window) write(b ir.Builder, rows, part *ir.Value) *ir.Value {
-	_, dims, _ := rows.Type.Split()
-	mixed := b.Emit("select", nil, part.Type, w.own(b, dims[1]), part, w.read(b, rows))
+	dims := rows.Dims()
+	mixed := b.Select(w.own(b, dims[1]), part, w.read(b, rows))
 	return b.DynamicUpdate(rows, mixed, w.p, b.Index(0))
 }
 
@@ -172,58 +177,79 @@ func isSplit(op *ir.Op) bool {
 	return form == ir.String("split")
 }
 
-func groupedGEMMCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+// groupedProduct is a mix.grouped_gemm taken apart.
+type groupedProduct struct {
+	groups
+	elem       string      // of rows
+	ws         []*ir.Value // one tensor, or split a matrix a group
+	split      bool
+	transposed bool
+	in, out    int // widths of x and y
+}
+
+func readProduct(op *ir.Op) (p groupedProduct, err error) {
 	n, split := len(op.Operands), isSplit(op)
 	if n < 3 || !split && n != 3 || len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3, or with form split 2 and a matrix a group, and 1", n, len(op.Results))
+		return p, fmt.Errorf("%d operands and %d results, wanted 3, or with form split 2 and a matrix a group, and 1", n, len(op.Results))
 	}
 	elem, xd, err := matrix(op.Operands[0], 2)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	ws := op.Operands[1 : n-1]
-	g, err := readGroups(op.Operands[n-1], xd[0])
-	if err != nil {
-		return nil, err
+	p = groupedProduct{elem: elem, ws: op.Operands[1 : n-1], split: split, in: xd[1]}
+	if p.groups, err = readGroups(op.Operands[n-1], xd[0]); err != nil {
+		return p, err
 	}
-	if split && len(ws) != g.e {
-		return nil, fmt.Errorf("%d matrices, wanted one for each of %d groups", len(ws), g.e)
+	if split && len(p.ws) != p.e {
+		return p, fmt.Errorf("%d matrices, wanted one for each of %d groups", len(p.ws), p.e)
 	}
-	along, out := 1, 0 // axes of a matrix
-	if t, _ := op.Attrs["composite_attributes"].Entry("transposed"); t == ir.String("true") {
-		along, out = 0, 1
-	}
-	var result int
-	for _, w := range ws {
+	t, _ := op.Attrs["composite_attributes"].Entry("transposed")
+	p.transposed = t == ir.String("true")
+	for _, w := range p.ws {
 		rank := 3
 		if split {
 			rank = 2
 		}
 		_, wd, err := matrix(w, rank)
 		if err != nil {
-			return nil, err
+			return p, err
 		}
-		one := wd[rank-2:]
-		result = one[out]
-		if !split && wd[0] != g.e || w.Type != ws[0].Type || one[along] != xd[1] || op.Results[0].Type != ir.Tensor(elem, xd[0], result) {
-			return nil, fmt.Errorf("x %s, w %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, w.Type, g.e, op.Results[0].Type)
+		in, out := wd[rank-1], wd[rank-2]
+		if p.transposed {
+			in, out = out, in
 		}
+		if !split && wd[0] != p.e || w.Type != p.ws[0].Type || in != p.in || op.Results[0].Type != ir.Tensor(elem, xd[0], out) {
+			return p, fmt.Errorf("x %s, w %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, w.Type, p.e, op.Results[0].Type)
+		}
+		p.out = out
+	}
+	return p, nil
+}
+
+func groupedGEMMCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+	g, err := readProduct(op)
+	if err != nil {
+		return nil, err
+	}
+	along := 1 // axis of a matrix
+	if g.transposed {
+		along = 0
 	}
 	y := g.each(b, b.Const(op.Results[0].Type, "0.0"), func(b ir.Builder, at group, y *ir.Value) *ir.Value {
-		w := ws[0]
-		if !split {
-			_, wd, _ := w.Type.Split()
+		w := g.ws[0]
+		if !g.split {
+			wd := w.Dims()
 			zero := b.Index(0)
 			w = b.DynamicSlice(w, []*ir.Value{at.number, zero, zero}, 1, wd[1], wd[2])
-			w = b.Convert(b.Reshape(w, wd[1], wd[2]), elem)
+			w = b.Convert(b.Reshape(w, wd[1], wd[2]), g.elem)
 		}
 		return g.windows(b, at, y, func(b ir.Builder, x window, y *ir.Value) *ir.Value {
 			rows := x.read(b, op.Operands[0])
-			if !split {
-				return x.write(b, y, b.Dot(rows, 1, w, along, elem))
+			if !g.split {
+				return x.write(b, y, b.Dot(rows, 1, w, along, g.elem))
 			}
-			part := b.Case(at.number, g.e, ir.Tensor(elem, x.n, result), func(b ir.Builder, e int) *ir.Value {
-				return b.Dot(rows, 1, b.Convert(ws[e], elem), along, elem)
+			part := b.Case(at.number, g.e, ir.Tensor(g.elem, x.n, g.out), func(b ir.Builder, e int) *ir.Value {
+				return b.Dot(rows, 1, b.Convert(g.ws[e], g.elem), along, g.elem)
 			})
 			return x.write(b, y, part)
 		})
@@ -231,38 +257,53 @@ func groupedGEMMCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	return []*ir.Value{y}, nil
 }
 
-// groupedOuterCPU sums in f32 and leaves out the rows that are not the group's own.
-func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+// groupedSum is a mix.grouped_outer taken apart.
+type groupedSum struct {
+	groups
+	elem string
+	n, m int // widths of a and b
+}
+
+func readSum(op *ir.Op) (s groupedSum, err error) {
 	split := isSplit(op)
 	if len(op.Operands) != 3 || !split && len(op.Results) != 1 {
-		return nil, fmt.Errorf("%d operands and %d results, wanted 3 and 1, or with form split one a group", len(op.Operands), len(op.Results))
+		return s, fmt.Errorf("%d operands and %d results, wanted 3 and 1, or with form split one a group", len(op.Operands), len(op.Results))
 	}
 	elem, ad, err := matrix(op.Operands[0], 2)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	belem, bd, err := matrix(op.Operands[1], 2)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	g, err := readGroups(op.Operands[2], ad[0])
-	if err != nil {
-		return nil, err
+	s = groupedSum{elem: elem, n: ad[1], m: bd[1]}
+	if s.groups, err = readGroups(op.Operands[2], ad[0]); err != nil {
+		return s, err
 	}
-	want := ir.Tensor(elem, g.e, ad[1], bd[1])
+	want := ir.Tensor(elem, s.e, s.n, s.m)
 	if split {
-		want = ir.Tensor(elem, ad[1], bd[1])
+		want = ir.Tensor(elem, s.n, s.m)
 	}
-	if split && len(op.Results) != g.e {
-		return nil, fmt.Errorf("%d results, wanted one for each of %d groups", len(op.Results), g.e)
+	if split && len(op.Results) != s.e {
+		return s, fmt.Errorf("%d results, wanted one for each of %d groups", len(op.Results), s.e)
 	}
 	for _, r := range op.Results {
 		if belem != elem || bd[0] != ad[0] || r.Type != want {
-			return nil, fmt.Errorf("a %s, b %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, g.e, r.Type)
+			return s, fmt.Errorf("a %s, b %s and %d groups give %s, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, s.e, r.Type)
 		}
 	}
+	return s, nil
+}
+
+// groupedOuterCPU sums in f32 and leaves out the rows that are not the group's own.
+func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+	g, err := readSum(op)
+	if err != nil {
+		return nil, err
+	}
 	one := func(b ir.Builder, at group) *ir.Value { return g.outer(b, at, op.Operands[0], op.Operands[1]) }
-	if split {
+	if isSplit(op) {
 		var all []*ir.Value
 		at := group{end: b.Index(0)}
 		for e := range g.e {
@@ -272,8 +313,8 @@ func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 		}
 		return all, nil
 	}
-	y := g.each(b, b.Const(want, "0.0"), func(b ir.Builder, at group, y *ir.Value) *ir.Value {
-		return b.DynamicUpdate(y, b.Reshape(one(b, at), 1, ad[1], bd[1]), at.number, b.Index(0), b.Index(0))
+	y := g.each(b, b.Const(op.Results[0].Type, "0.0"), func(b ir.Builder, at group, y *ir.Value) *ir.Value {
+		return b.DynamicUpdate(y, b.Reshape(one(b, at), 1, g.n, g.m), at.number, b.Index(0), b.Index(0))
 	})
 	return []*ir.Value{y}, nil
 }
@@ -282,7 +323,7 @@ func groupedOuterCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 // from zeros and adds, and so does that of no rows.
 func (g groups) outer(b ir.Builder, at group, left, right *ir.Value) *ir.Value {
 	elem, ad, _ := left.Type.Split()
-	_, bd, _ := right.Type.Split()
+	bd := right.Dims()
 	wide := "f32"
 	if elem == "f64" {
 		wide = elem

@@ -41,8 +41,8 @@ func turnAround(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 		return nil, err
 	}
 	left, right, out := op.Operands[0], op.Operands[1], op.Results[0]
-	_, leftDims, _ := left.Type.Split()
-	_, rightDims, _ := right.Type.Split()
+	leftDims := left.Dims()
+	rightDims := right.Dims()
 	if len(d.LeftFree) == 0 || product(leftDims, d.LeftFree) != 1 || product(rightDims, d.RightFree) < 2 {
 		return nil, nil
 	}

@@ -9,11 +9,11 @@ import (
 	"mix/sharding/axis"
 )
 
-// takeable tells which composites the rules of ctx may take; nil is all. On a mesh XLA does not know how to take a kernel
+// takeable tells which composites the rules of ctx may take. On a mesh XLA does not know how to take a kernel
 // apart: kernels may stand only where the program is one device's work along every axis.
 func takeable(m *ir.Module, ctx Context) func(op *ir.Op) bool {
 	if ctx.Platform != target.CUDA || ctx.Mesh.Devices() == 1 {
-		return nil
+		return func(*ir.Op) bool { return true }
 	}
 	w := ownersOf(m, ctx.Mesh)
 	return func(op *ir.Op) bool {

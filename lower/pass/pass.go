@@ -104,12 +104,12 @@ type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 // rules holds the fast forms, by composite and platform. A composite without a row is emitted as
 // stablehlo.composite, and XLA inlines its body: that costs speed and never correctness.
 var rules = map[string]map[string]rule{
-	"mix.routed_experts":          {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
-	"mix.routed_experts_gradient": {target.CUDA: routedExpertsGradientCUDA},
-	"mix.grouped_gemm":            {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
-	"mix.grouped_outer":           {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
-	"mix.attention":               {target.CUDA: attentionCUDA},
-	"mix.paged_attention":         {target.CUDA: pagedAttentionCUDA},
+	routedName:         {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
+	routedGradientName: {target.CUDA: routedExpertsGradientCUDA},
+	groupedGEMMName:    {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
+	groupedOuterName:   {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
+	attentionName:      {target.CUDA: attentionCUDA},
+	pagedAttentionName: {target.CUDA: pagedAttentionCUDA},
 }
 
 // takeRules replaces every composite called one of names by its rule for the platform, if there is one.
@@ -120,7 +120,7 @@ func takeRules(m *ir.Module, ctx Context, names ...string) (changed bool, err er
 		if r == nil {
 			continue
 		}
-		did, err := rewriteOps(m, name, func(op *ir.Op) bool { return composite(op) == name && (may == nil || may(op)) }, r)
+		did, err := rewriteOps(m, name, func(op *ir.Op) bool { return composite(op) == name && may(op) }, r)
 		if err != nil {
 			return changed, err
 		}

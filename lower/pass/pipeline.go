@@ -139,36 +139,29 @@ func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err err
 
 // lower emits the region and returns what stands for the results.
 func (p *stages) lower(b ir.Builder) []*ir.Value {
-	whole := func(vs []*ir.Value) (out []*ir.Value) { // [M, …]
+	split := func(vs []*ir.Value, at int) (out []*ir.Value) { // with an axis of microbatches
 		for _, v := range vs {
 			if p.plain {
-				v = b.Reshape(v, append([]int{1}, dims(v)...)...)
+				v = b.Reshape(v, slices.Insert(v.Dims(), at, 1)...)
 			}
 			out = append(out, v)
 		}
 		return out
 	}
-	spread := func(vs []*ir.Value) (out []*ir.Value) { // [R, S, C, M, …]
-		for _, v := range vs {
-			if p.plain {
-				d := dims(v)
-				v = b.Reshape(v, slices.Concat(d[:3], []int{1}, d[3:])...)
-			}
-			out = append(out, v)
-		}
-		return out
-	}
-	carry := whole(p.carry)
-	groups := [][]*ir.Value{carry, p.each, p.shared, p.stacked, p.frozen, spread(p.douts), spread(p.kept)}
+	groups := [][]*ir.Value{split(p.carry, 0), p.each, p.shared, p.stacked, p.frozen, split(p.douts, 3), split(p.kept, 3)}
 	onStage := []bool{false, false, false, true, true, true, true}
 	ids := b.Iota(0, "i32", p.schedule.Stages) // which stage a device is: its element
-	operands, in := []*ir.Value{ids}, []string{"<" + shardingOf(sharding.Spec{{axis.Pipe}}, nil) + ">"}
+	operands, in := []*ir.Value{ids}, []string{shardingOf(sharding.Spec{{axis.Pipe}}, nil)}
 	args := []ir.Type{ir.Tensor("i32", 1)}
 	for i, g := range groups {
 		for _, v := range g {
 			operands = append(operands, v)
 			in = append(in, valueSharding(v.Type, onStage[i]))
-			args = append(args, local(v.Type, onStage[i]))
+			part := v.Type
+			if onStage[i] {
+				part = ofStages(part, 1)
+			}
+			args = append(args, part)
 		}
 	}
 	region := ir.NewRegion(args...)
@@ -186,7 +179,7 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 	var types []ir.Type
 	var out []string
 	for _, v := range carried { // zero on all stages but one
-		spec := make(sharding.Spec, len(dims(v)))
+		spec := make(sharding.Spec, len(v.Dims()))
 		types = append(types, v.Type)
 		if p.schedule.Microbatches%p.schedule.Stages == 0 {
 			v = p.scatter(inner, v)
@@ -195,11 +188,11 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 			v = inner.AllReduce(v, p.mesh.Groups(axis.Pipe), p.next())
 		}
 		results = append(results, v)
-		out = append(out, "<"+shardingOf(spec, after(1, len(spec)))+">")
+		out = append(out, shardingOf(spec, after(1, len(spec))))
 	}
 	for _, v := range stacked {
 		results = append(results, v)
-		t := global(v.Type, p.schedule.Stages)
+		t := ofStages(v.Type, p.schedule.Stages)
 		types = append(types, t)
 		out = append(out, valueSharding(t, true))
 	}
@@ -207,8 +200,7 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 	all := slices.Clone(b.Manual([]string{string(axis.Pipe)}, operands, in, out, region, types...))
 	for i, want := range ir.Types(p.op.Results) {
 		if all[i].Type != want {
-			_, d, _ := want.Split()
-			all[i] = b.Reshape(all[i], d...)
+			all[i] = b.Reshape(all[i], p.op.Results[i].Dims()...)
 		}
 	}
 	return all
@@ -218,7 +210,7 @@ func (p *stages) lower(b ir.Builder) []*ir.Value {
 // That one sends each of the others its part. A reduce-scatter would do, but the partitioner makes its operand whole along
 // the other axes of the mesh, and leaves a permutation's as it lies.
 func (p *stages) scatter(b ir.Builder, v *ir.Value) (part *ir.Value) {
-	stages, d := p.schedule.Stages, dims(v)
+	stages, d := p.schedule.Stages, v.Dims()
 	leaves := b0(!p.gradient, stages-1)
 	n := d[0] / stages
 	for to := range stages {
@@ -247,11 +239,6 @@ func (p *stages) next() int {
 	return p.channel - 1
 }
 
-func dims(v *ir.Value) []int {
-	_, d, _ := v.Type.Split()
-	return d
-}
-
 // after is true from i on, of n: axes that the partitioner may split.
 func after(i, n int) []bool {
 	open := make([]bool, n)
@@ -266,26 +253,15 @@ func valueSharding(t ir.Type, onStage bool) string {
 	_, d, _ := t.Split()
 	spec := make(sharding.Spec, len(d))
 	if !onStage {
-		return "<" + shardingOf(spec, after(0, len(d))) + ">"
+		return shardingOf(spec, after(0, len(d)))
 	}
 	spec[1] = []axis.Mesh{axis.Pipe}
-	return "<" + shardingOf(spec, after(3, len(d))) + ">"
+	return shardingOf(spec, after(3, len(d)))
 }
 
-// local is the type of a device's part.
-func local(t ir.Type, onStage bool) ir.Type {
+// ofStages is the type [R, S, …] with so many stages: all, or the one of a device's part.
+func ofStages(t ir.Type, stages int) ir.Type {
 	elem, d, _ := t.Split()
-	if onStage {
-		d = slices.Clone(d)
-		d[1] = 1
-	}
-	return ir.Tensor(elem, d...)
-}
-
-// global is the type of what devices have a part [R, 1, …] of.
-func global(t ir.Type, stages int) ir.Type {
-	elem, d, _ := t.Split()
-	d = slices.Clone(d)
 	d[1] = stages
 	return ir.Tensor(elem, d...)
 }

@@ -20,11 +20,11 @@ func (x *ticks) emit(b ir.Builder) (carried, stacked []*ir.Value) {
 	n := len(x.carry)
 	state := []*ir.Value{b.Index(0)} // and what was received, what waits for the next round [M, …], carried, stacked
 	for _, v := range x.carry {
-		state = append(state, zeroOf(b, v, dims(v)[1:]))
+		state = append(state, zeroOf(b, v, v.Dims()[1:]))
 	}
 	for range 2 {
 		for _, v := range x.carry {
-			state = append(state, zeroOf(b, v, dims(v)))
+			state = append(state, zeroOf(b, v, v.Dims()))
 		}
 	}
 	for _, t := range x.results() {
@@ -45,9 +45,7 @@ func (x *ticks) emit(b ir.Builder) (carried, stacked []*ir.Value) {
 // results are the types of a device's parts of the stacked results: outputs and kept carries, or gradients.
 func (x *ticks) results() (types []ir.Type) {
 	for _, v := range x.op.Results[len(x.op.Results)-x.numStacked():] {
-		elem, d, _ := v.Type.Split()
-		d = slices.Clone(d)
-		d[1] = 1
+		elem, d, _ := ofStages(v.Type, 1).Split()
 		if x.plain && !x.gradient {
 			d = slices.Concat(d[:3], []int{1}, d[3:])
 		}
@@ -87,8 +85,8 @@ func (x *ticks) tick(b ir.Builder, t *ir.Value, received, waiting, carried, stac
 	h := make([]*ir.Value, len(received))
 	waiting = slices.Clone(waiting)
 	for i, v := range received {
-		waiting[i] = put(b, waiting[i], choose(b, came, v, take(b, waiting[i], arrived)), arrived)
-		h[i] = choose(b, first, choose(b, start, take(b, x.carry[i], micro), take(b, waiting[i], micro)), v)
+		waiting[i] = put(b, waiting[i], b.Select(came, v, take(b, waiting[i], arrived)), arrived)
+		h[i] = b.Select(first, b.Select(start, take(b, x.carry[i], micro), take(b, waiting[i], micro)), v)
 	}
 	each := make([]*ir.Value, len(x.each))
 	for i, v := range x.each {
@@ -100,7 +98,7 @@ func (x *ticks) tick(b ir.Builder, t *ir.Value, received, waiting, carried, stac
 	carried = slices.Clone(carried)
 	sent := make([]*ir.Value, len(h))
 	for i, v := range h {
-		carried[i] = put(b, carried[i], choose(b, leaves, v, take(b, carried[i], micro)), micro)
+		carried[i] = put(b, carried[i], b.Select(leaves, v, take(b, carried[i], micro)), micro)
 		sent[i] = b.Permute(v, x.pairs(), x.next())
 	}
 	return slices.Concat(sent, waiting, carried, stacked)
@@ -163,7 +161,7 @@ func (x *ticks) forward(b ir.Builder, at []*ir.Value, micro, works *ir.Value, h,
 	at = append(slices.Clone(at), micro)
 	results = slices.Clone(stacked)
 	for i, v := range kept {
-		results[i] = put(b, stacked[i], choose(b, works, v, take(b, stacked[i], at...)), at...)
+		results[i] = put(b, stacked[i], b.Select(works, v, take(b, stacked[i], at...)), at...)
 	}
 	return got[:n], results
 }
@@ -182,7 +180,7 @@ func (x *ticks) backward(b ir.Builder, at []*ir.Value, micro, works *ir.Value, d
 	results = slices.Clone(stacked)
 	for i, v := range got {
 		sum := take(b, stacked[i], at...)
-		results[i] = put(b, stacked[i], b.Add(sum, choose(b, works, v, zeroOf(b, v, dims(v)))), at...)
+		results[i] = put(b, stacked[i], b.Add(sum, b.Select(works, v, zeroOf(b, v, v.Dims()))), at...)
 	}
 	return after, results
 }
@@ -209,7 +207,7 @@ func (x *ticks) pairs() (pairs [][2]int) {
 
 // take is the slice of x at indices of its first axes, without them.
 func take(b ir.Builder, x *ir.Value, at ...*ir.Value) *ir.Value {
-	d := dims(x)
+	d := x.Dims()
 	starts, sizes := slices.Clone(at), slices.Clone(d)
 	for i := range d {
 		if i < len(at) {
@@ -230,7 +228,7 @@ func takeAll(b ir.Builder, xs []*ir.Value, at []*ir.Value) (out []*ir.Value) {
 
 // put is x with v over the slice at indices of its first axes.
 func put(b ir.Builder, x, v *ir.Value, at ...*ir.Value) *ir.Value {
-	starts, sizes := slices.Clone(at), slices.Clone(dims(x))
+	starts, sizes := slices.Clone(at), x.Dims()
 	for i := range sizes {
 		if i < len(at) {
 			sizes[i] = 1
@@ -239,11 +237,6 @@ func put(b ir.Builder, x, v *ir.Value, at ...*ir.Value) *ir.Value {
 		}
 	}
 	return b.DynamicUpdate(x, b.Reshape(v, sizes...), starts...)
-}
-
-// choose is a where the scalar which holds, else c.
-func choose(b ir.Builder, which, a, c *ir.Value) *ir.Value {
-	return b.Emit("select", nil, a.Type, which, a, c)
 }
 
 // zero is the zero of an element type, as MLIR writes it.

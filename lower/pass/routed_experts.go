@@ -46,11 +46,11 @@ func mergeKept(m *ir.Module) (changed bool, err error) {
 			for i := 0; i < len(region.Ops); i++ {
 				plain := region.Ops[i]
 				n := answers(plain)
-				if composite(plain) != "mix.routed_experts" || len(plain.Results) != n {
+				if composite(plain) != routedName || len(plain.Results) != n {
 					continue
 				}
 				j := slices.IndexFunc(region.Ops, func(op *ir.Op) bool {
-					return composite(op) == "mix.routed_experts" && answers(op) == n && len(op.Results) > n && slices.Equal(op.Operands, plain.Operands)
+					return composite(op) == routedName && answers(op) == n && len(op.Results) > n && slices.Equal(op.Operands, plain.Operands)
 				})
 				if j < 0 {
 					continue
@@ -204,13 +204,22 @@ func routedExpertsCPU(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	return []*ir.Value{x.sorted(b)}, nil
 }
 
+// token is the token of each routed row, [R].
+func (x experts) token(b ir.Builder, rows *ir.Value) *ir.Value {
+	return b.Div(rows, b.Const(rows.Type, strconv.Itoa(x.k)))
+}
+
 // expert is one expert on rows [n, D]: [n, D] of x's elements.
 func (x experts) expert(b ir.Builder, rows, gate, up, down *ir.Value) *ir.Value {
 	gate, up, down = b.Convert(gate, x.elem), b.Convert(up, x.elem), b.Convert(down, x.elem)
-	g := b.Dot(rows, 1, gate, 1, x.elem) // [n, F]
-	u := b.Dot(rows, 1, up, 1, x.elem)   // [n, F]
-	h := b.Mul(b.Mul(g, b.Unary("logistic", g)), u)
-	return b.Dot(h, 1, down, 1, x.elem) // [n, D]
+	g := b.Dot(rows, 1, gate, 1, x.elem)              // [n, F]
+	u := b.Dot(rows, 1, up, 1, x.elem)                // [n, F]
+	return b.Dot(swiglu(b, g, u), 1, down, 1, x.elem) // [n, D]
+}
+
+// swiglu is silu(g)·u.
+func swiglu(b ir.Builder, g, u *ir.Value) *ir.Value {
+	return b.Mul(b.Mul(g, b.Unary("logistic", g)), u)
 }
 
 // oneByOne loops over the rows, each through a case over the experts. A case for each row would
@@ -233,10 +242,15 @@ func (x experts) oneByOne(b ir.Builder) *ir.Value {
 	y = b.Reshape(loop[1], x.t, x.k, x.d) // [T, K, D]
 	var choices []*ir.Value               // K of [T, D]
 	for i := range x.k {
-		choice := b.Slice(y, []int{0, i, 0}, []int{x.t, i + 1, x.d})
-		choices = append(choices, b.Reshape(choice, x.t, x.d))
+		choices = append(choices, choice(b, y, i))
 	}
 	return x.combine(b, choices)
+}
+
+// choice is what all tokens have of choice i, [T, D] of rows [T, K, D].
+func choice(b ir.Builder, rows *ir.Value, i int) *ir.Value {
+	d := rows.Dims()
+	return b.Reshape(b.Slice(rows, []int{0, i, 0}, []int{d[0], i + 1, d[2]}), d[0], d[2])
 }
 
 // combine sums K results [T, D] by weight.
@@ -248,7 +262,7 @@ func (x experts) combine(b ir.Builder, y []*ir.Value) *ir.Value {
 func weighted(b ir.Builder, y []*ir.Value, weights *ir.Value) (sum *ir.Value) {
 	weights = b.Convert(weights, "f32")
 	for i := range y {
-		_, dims, _ := y[i].Type.Split()
+		dims := y[i].Dims()
 		w := b.Reshape(b.Slice(weights, []int{0, i}, []int{dims[0], i + 1}), dims[0])
 		term := b.Mul(b.Convert(y[i], "f32"), b.Broadcast(w, dims, 0))
 		if sum == nil {
@@ -271,11 +285,10 @@ func (x experts) block() int { return groups{rows: x.t * x.k, e: x.e}.block(64) 
 // Experts run in ascending order, so that each writes its rows over what its forerunners left.
 func (x experts) sorted(b ir.Builder) *ir.Value {
 	r, n := x.t*x.k, x.block()
-	flat := b.Reshape(x.chosen, r)                                // [R]
-	ids, order := b.SortBy(flat, b.Iota(0, "i32", r))             // [R] both
-	token := b.Div(order, b.Const(order.Type, strconv.Itoa(x.k))) // [R]
-	rows := padded(b, b.Rows(x.x, token), n)                      // [R+n, D]
-	y := b.Const(rows.Type, "0.0")                                // [R+n, D]
+	flat := b.Reshape(x.chosen, r)                       // [R]
+	ids, order := b.SortBy(flat, b.Iota(0, "i32", r))    // [R] both
+	rows := padded(b, b.Rows(x.x, x.token(b, order)), n) // [R+n, D]
+	y := b.Const(rows.Type, "0.0")                       // [R+n, D]
 	if x.stacked {
 		y = x.stackedBlocks(b, ids, rows, y, x.ends(b, flat))
 	} else {

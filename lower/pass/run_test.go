@@ -15,18 +15,22 @@ import (
 	"mix/lower/plugin"
 )
 
-// cpu is the CPU client of this test binary. There may be only one device: passes know of one.
-var cpu = sync.OnceValues(func() (*pjrt.Client, error) {
-	path, err := plugin.Ensure(context.Background(), plugin.Options{Platform: "cpu"})
-	if err != nil {
-		return nil, err
-	}
-	p, err := pjrt.Load(path)
-	if err != nil {
-		return nil, err
-	}
-	return p.NewClient(pjrt.ClientOptions{Options: map[string]any{"cpu_device_count": int64(1)}})
-})
+// cpu and two are CPU clients of one device and of two.
+var cpu, two = cpuClient(1), cpuClient(2)
+
+func cpuClient(devices int64) func() (*pjrt.Client, error) {
+	return sync.OnceValues(func() (*pjrt.Client, error) {
+		path, err := plugin.Ensure(context.Background(), plugin.Options{Platform: "cpu"})
+		if err != nil {
+			return nil, err
+		}
+		p, err := pjrt.Load(path)
+		if err != nil {
+			return nil, err
+		}
+		return p.NewClient(pjrt.ClientOptions{Options: map[string]any{"cpu_device_count": devices}})
+	})
+}
 
 // client skips the test on a machine where the CPU plugin is neither there nor can be installed.
 func client(t testing.TB) *pjrt.Client {
@@ -46,11 +50,7 @@ type tensor struct {
 // random draws a tensor of normal values times scale, rounded to its elements.
 func random(r *rand.Rand, typ ir.Type, scale float64) tensor {
 	elem, dims, _ := typ.Split()
-	n := 1
-	for _, d := range dims {
-		n *= d
-	}
-	t := tensor{typ, make([]float32, n)}
+	t := tensor{typ, make([]float32, elements(dims))}
 	for i := range t.data {
 		t.data[i] = float32(r.NormFloat64() * scale)
 		if elem == "bf16" {
@@ -99,13 +99,17 @@ func compile(t testing.TB, m *ir.Module) *program {
 
 func upload(t testing.TB, args []tensor) (bufs []*pjrt.Buffer) {
 	c := client(t)
+	return uploadTo(t, c, c.Devices()[0], args)
+}
+
+func uploadTo(t testing.TB, c *pjrt.Client, device *pjrt.Device, args []tensor) (bufs []*pjrt.Buffer) {
 	for _, a := range args {
 		elem, dims, _ := a.typ.Split()
 		d := make([]int64, len(dims))
 		for i := range d {
 			d[i] = int64(dims[i])
 		}
-		buf, _, err := c.BufferFromHost(a.bytes(), bufferTypes[elem], d, c.Devices()[0], pjrt.HostBufferSemanticsKImmutableOnlyDuringCall, nil)
+		buf, _, err := c.BufferFromHost(a.bytes(), bufferTypes[elem], d, device, pjrt.HostBufferSemanticsKImmutableOnlyDuringCall, nil)
 		require.NoError(t, err)
 		t.Cleanup(func() { buf.Destroy() })
 		bufs = append(bufs, buf)
@@ -126,10 +130,7 @@ func (p *program) run(t testing.TB, args []tensor) []float32 {
 	out := p.launch(t, upload(t, args))
 	defer out.Destroy()
 	elem, dims, _ := p.out.Split()
-	n, width := 1, 4
-	for _, d := range dims {
-		n *= d
-	}
+	n, width := elements(dims), 4
 	if elem == "bf16" {
 		width = 2
 	}

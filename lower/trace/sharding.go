@@ -3,7 +3,6 @@ package trace
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"mix/lower/ir"
 
@@ -16,7 +15,6 @@ func meshOp(m compute.Mesh) (op *ir.Op, devices int, err error) {
 	if m.Name == "" || len(m.AxesNames) != len(m.AxesSizes) {
 		return nil, 0, fmt.Errorf("trace: mesh %q has %d axis names and %d sizes, want a name and one size an axis", m.Name, len(m.AxesNames), len(m.AxesSizes))
 	}
-	axes := make([]string, len(m.AxesNames))
 	devices = 1
 	for i, a := range m.AxesNames {
 		if m.AxesSizes[i] < 1 {
@@ -25,19 +23,18 @@ func meshOp(m compute.Mesh) (op *ir.Op, devices int, err error) {
 		if slices.Contains(m.AxesNames[:i], a) {
 			return nil, 0, fmt.Errorf("trace: mesh %q has two axes %q", m.Name, a)
 		}
-		axes[i] = fmt.Sprintf("%s=%d", ir.String(a), m.AxesSizes[i])
 		devices *= m.AxesSizes[i]
 	}
-	text := "#sdy.mesh<[" + strings.Join(axes, ", ") + "]"
-	if ids := m.LogicalDeviceAssignment; len(ids) > 0 {
+	ids := m.LogicalDeviceAssignment
+	if len(ids) > 0 {
 		if err := permutation(ids, devices); err != nil {
 			return nil, 0, fmt.Errorf("trace: mesh %q: %w", m.Name, err)
 		}
-		if !slices.IsSorted(ids) { // Shardy refuses the identity spelled out
-			text += ", device_ids=" + list(ids)
+		if slices.IsSorted(ids) { // Shardy refuses the identity spelled out
+			ids = nil
 		}
 	}
-	return ir.NewOp("sdy.mesh", nil, ir.Attrs{"sym_name": ir.String(m.Name), "mesh": ir.Attr(text + ">")}), devices, nil
+	return ir.MeshOp(m.Name, m.AxesNames, m.AxesSizes, ids), devices, nil
 }
 
 func permutation(ids []int, n int) error {
@@ -69,11 +66,12 @@ func (b *Builder) sharding(s *compute.ShardingSpec, whole shapes.Shape) (attr ir
 	}
 	mesh := b.meshes[i]
 	local = whole.Clone()
-	dims := slices.Repeat([]string{"{}"}, whole.Rank())
+	split := make([][]string, whole.Rank())
+	copy(split, s.Axes)
 	used := map[string]bool{}
 	for d, axes := range s.Axes {
-		names, shards := make([]string, len(axes)), 1
-		for k, a := range axes {
+		shards := 1
+		for _, a := range axes {
 			at := slices.Index(mesh.AxesNames, a)
 			if at < 0 {
 				return refuse("sharding of axis %d over %q, which mesh %q does not have", d, a, s.Mesh)
@@ -82,14 +80,12 @@ func (b *Builder) sharding(s *compute.ShardingSpec, whole shapes.Shape) (attr ir
 				return refuse("sharding uses axis %q of mesh %q twice", a, s.Mesh)
 			}
 			used[a] = true
-			names[k] = string(ir.String(a))
 			shards *= mesh.AxesSizes[at]
 		}
 		if whole.Dimensions[d]%shards != 0 {
 			return refuse("axis %d of %s does not divide over %d shards", d, whole, shards)
 		}
 		local.Dimensions[d] /= shards
-		dims[d] = "{" + strings.Join(names, ", ") + "}"
 	}
-	return ir.Attr("#sdy.sharding<" + string(ir.Symbol(s.Mesh)) + ", [" + strings.Join(dims, ", ") + "]>"), local, nil
+	return ir.ShardingAttr(ir.Sharding(s.Mesh, split, nil)), local, nil
 }

@@ -66,7 +66,7 @@ func (c Combine) Call() (Call, error) {
 				rowMask = k.both(mask, k.Column(k.Less(k.Int(-1), at)))
 			}
 		}
-		at := k.Add(k.Column(k.long(from, c.Width)), k.Row(k.Convert(cols, I64))) // [m, n]
+		at := k.cells(from, cols, c.Width) // [m, n]
 		v := k.partial(rows, at, rowMask, c.Splits, routed*c.Width)
 		if c.Weighted {
 			v = k.Mul(v, k.Column(k.Load(k.Ptr(weights, row), tokenInside)))
@@ -77,7 +77,7 @@ func (c Combine) Call() (Call, error) {
 			sum = k.Add(sum, v)
 		}
 	}
-	k.Store(k.Ptr(y, k.Add(k.Column(k.long(tokens, c.Width)), k.Row(k.Convert(cols, I64)))), sum, mask)
+	k.Store(k.Ptr(y, k.cells(tokens, cols, c.Width)), sum, mask)
 	return k.finish(ceil(c.Width, n), ceil(c.Tokens, m), 1)
 }
 

@@ -23,10 +23,7 @@ func (d Decode) Up(t Tile) (Call, error) {
 		return Call{}, err
 	}
 	k := newKernel(name, t)
-	x := k.operand("x", d.Elem, d.Tokens, d.Width)
-	order := k.operand("order", I32, d.Rows)
-	gate := k.operand("gate", d.Elem, d.Experts, d.Hidden, d.Width)
-	up := k.operand("up", d.Elem, d.Experts, d.Hidden, d.Width)
+	x, order, gate, up := k.upOperands(d.Groups, d.Elem, d.Tokens, d.Width, d.Hidden)
 	blocks, offsets := k.groupOperands(d.Groups, t.M)
 	var results []*Value
 	if t.Split == 1 {
@@ -94,10 +91,7 @@ func (d Decode) Down(t Tile) (Call, error) {
 }
 
 func (d Decode) check(name string, t Tile) error {
-	if err := check(name, d.Groups, d.Elem, t, "tokens", d.Tokens, "choices", d.Choices, "width", d.Width, "hidden", d.Hidden); err != nil {
-		return err
-	}
-	return routed(name, d.Rows, d.Tokens, d.Choices)
+	return checkRouted(name, d.Groups, d.Elem, t, d.Tokens, d.Choices, d.Width, d.Hidden)
 }
 
 // share is the part of a sum over n that is this program's, by its number along z.

@@ -49,7 +49,7 @@ func (f Flash) Call(t Tile) (Call, error) {
 	group := k.Div(head, k.Int(f.Heads/f.KeyHeads)) // of B·G
 	query, own := k.span(k.Program(0), t.M, f.Queries)
 	cols, inside := k.span(k.Int(0), a, f.Width)
-	rows := k.Add(k.Add(k.Column(k.long(query, f.Width)), k.Row(k.Convert(cols, I64))), k.long(head, f.Queries*f.Width))
+	rows := k.Add(k.cells(query, cols, f.Width), k.long(head, f.Queries*f.Width))
 	x := k.Load(k.Ptr(q, rows), k.box(own, inside)) // [M, a]
 	queries := k.Add(query, k.Mul(seq, k.Int(f.Queries)))
 	at := k.Load(k.Ptr(queryAt, queries), own) // [M]

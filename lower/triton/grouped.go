@@ -87,7 +87,7 @@ func (g Grouped) Call(t Tile) (Call, error) {
 		}
 		to := k.Load(k.Ptr(order, b.rows), b.own)
 		sum = k.Mul(sum, k.Column(k.Load(k.Ptr(weights, to), b.own)))
-		k.Store(k.Ptr(y, k.Add(k.Column(k.long(to, g.Out)), k.Row(k.Convert(cols, I64)))), sum, mask)
+		k.Store(k.Ptr(y, k.cells(to, cols, g.Out)), sum, mask)
 	})
 	return k.finish(g.Blocks(t.M)*columns, 1, 1)
 }

@@ -52,7 +52,7 @@ func (p Paged) Call(t Tile) (Call, error) {
 	head := k.Add(k.Add(heads, k.Mul(group, k.Int(each))), k.Mul(seq, k.Int(p.Heads))) // [m] of B·H
 	cols := k.Range(a)
 	inside := k.Less(cols, k.Int(p.Width))
-	rows := k.Add(k.Column(k.long(head, p.Width)), k.Row(k.Convert(cols, I64))) // [m, a]
+	rows := k.cells(head, cols, p.Width) // [m, a]
 	query := k.Load(k.Ptr(q, rows), k.box(own, inside))
 
 	length := k.Load(k.Ptr(lengths, seq), nil)

@@ -29,7 +29,7 @@ func (p PagedCombine) Call() (Call, error) {
 	all := p.Sequences * p.Heads
 	head, own := k.span(k.Program(0), m, all) // [m] of B·H
 	cols, inside := k.span(k.Int(0), powerOfTwo(p.Width), p.Width)
-	at := k.Add(k.Column(k.long(head, p.Width)), k.Row(k.Convert(cols, I64)))
+	at := k.cells(head, cols, p.Width)
 	top := k.Broadcast(k.Float(math.Inf(-1)), m)
 	greatest := make([]*Value, p.Splits)
 	for s := range greatest {

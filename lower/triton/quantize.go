@@ -29,7 +29,7 @@ func (q Quantize) Call() (Call, error) {
 	const m = 16
 	rows, own := k.span(k.Program(0), m, q.Rows)              // [m]
 	cols, inside := k.span(k.Program(1), ScaleBlock, q.Width) // [128]
-	at := k.Add(k.Column(k.long(rows, q.Width)), k.Row(k.Convert(cols, I64)))
+	at := k.cells(rows, cols, q.Width)
 	mask := k.box(own, inside)
 	v := k.Convert(k.Load(k.Ptr(x, at), mask), F32)       // [m, 128]
 	most := k.Greatest(k.Max(v, k.Sub(k.Float(0), v)), 1) // [m]

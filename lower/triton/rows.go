@@ -109,6 +109,11 @@ func (k *kernel) span(n *Value, size, most int) (numbers, inside *Value) {
 // long is offsets x·n in i64.
 func (k *kernel) long(x *Value, n int) *Value { return k.Mul(k.Convert(x, I64), k.Long(n)) }
 
+// cells are the offsets [m, n] of rows [m] and columns [n] of a row-major array that is width wide, i64.
+func (k *kernel) cells(rows, columns *Value, width int) *Value {
+	return k.Add(k.Column(k.long(rows, width)), k.Row(k.Convert(columns, I64)))
+}
+
 // both is x & y, of which nil is true.
 func (k *kernel) both(x, y *Value) *Value {
 	switch {
@@ -245,10 +250,19 @@ func check(kernel string, g Groups, e Elem, t Tile, sizes ...any) error {
 	return t.check(kernel)
 }
 
-// routed refuses rows that are not those of tokens and choices.
-func routed(kernel string, rows, tokens, choices int) error {
-	if rows != tokens*choices {
-		return fmt.Errorf("triton: %s: %d rows of %d tokens and %d choices, wanted %d", kernel, rows, tokens, choices, tokens*choices)
+// checkRouted is check of rows that are those of tokens and choices.
+func checkRouted(kernel string, g Groups, e Elem, t Tile, tokens, choices, width, hidden int) error {
+	if err := check(kernel, g, e, t, "tokens", tokens, "choices", choices, "width", width, "hidden", hidden); err != nil {
+		return err
+	}
+	if g.Rows != tokens*choices {
+		return fmt.Errorf("triton: %s: %d rows of %d tokens and %d choices, wanted %d", kernel, g.Rows, tokens, choices, tokens*choices)
 	}
 	return nil
+}
+
+// upOperands declares the rows [T, D], their order and the matrices gate and up [E, F, D] that both up projections read.
+func (k *kernel) upOperands(g Groups, e Elem, tokens, width, hidden int) (x, order, gate, up *Value) {
+	return k.operand("x", e, tokens, width), k.operand("order", I32, g.Rows),
+		k.operand("gate", e, g.Experts, hidden, width), k.operand("up", e, g.Experts, hidden, width)
 }

@@ -18,17 +18,11 @@ type Up struct {
 //	g, u    [R, F]     the products, with Keep
 func (u Up) Call(t Tile) (Call, error) {
 	const name = "experts_up"
-	if err := check(name, u.Groups, u.Elem, t, "tokens", u.Tokens, "choices", u.Choices, "width", u.Width, "hidden", u.Hidden); err != nil {
-		return Call{}, err
-	}
-	if err := routed(name, u.Rows, u.Tokens, u.Choices); err != nil {
+	if err := checkRouted(name, u.Groups, u.Elem, t, u.Tokens, u.Choices, u.Width, u.Hidden); err != nil {
 		return Call{}, err
 	}
 	k := newKernel(name, t)
-	x := k.operand("x", u.Elem, u.Tokens, u.Width)
-	order := k.operand("order", I32, u.Rows)
-	gate := k.operand("gate", u.Elem, u.Experts, u.Hidden, u.Width)
-	up := k.operand("up", u.Elem, u.Experts, u.Hidden, u.Width)
+	x, order, gate, up := k.upOperands(u.Groups, u.Elem, u.Tokens, u.Width, u.Hidden)
 	blocks, offsets := k.groupOperands(u.Groups, t.M)
 	results := []*Value{k.result("h", u.Elem, u.Rows, u.Hidden)}
 	if u.Keep {

@@ -16,7 +16,7 @@ import (
 //
 // The first problem of each region comes, joined; it names the operation's number in the order of making.
 func Verify(f *Func) error {
-	v := verifier{f: f, seen: make([]bool, f.Values), names: map[string]bool{}}
+	v := verifier{f: f, seen: make([]bool, f.Values), once: make([]bool, f.Values), names: map[string]bool{}}
 	for _, p := range f.Params {
 		if !p.Type.Pointer || p.Type.Rank() != 0 || p.Name == "" || v.names[p.Name] {
 			v.problem("parameter %q of type %s, wanted a pointer with a name of its own", p.Name, p.Type)
@@ -31,7 +31,7 @@ func Verify(f *Func) error {
 type verifier struct {
 	f        *Func
 	seen     []bool // values in scope
-	once     map[int]bool
+	once     []bool // values that were defined
 	names    map[string]bool
 	count    int
 	problems []error
@@ -43,9 +43,6 @@ func (v *verifier) problem(format string, args ...any) {
 
 // define brings a value into scope.
 func (v *verifier) define(x *Value) bool {
-	if v.once == nil {
-		v.once = map[int]bool{}
-	}
 	if x.ID < 0 || x.ID >= v.f.Values || v.once[x.ID] {
 		v.problem("value %d of type %s, wanted an ID of its own below %d", x.ID, x.Type, v.f.Values)
 		return false

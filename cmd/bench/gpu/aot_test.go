@@ -10,6 +10,7 @@ import (
 	"mix/internal/golden"
 	"mix/lower/aot"
 	"mix/lower/ir"
+	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/plugin"
 	"mix/lower/target"
@@ -66,7 +67,7 @@ func TestCasesCompileForAGPU(t *testing.T) {
 			break
 		}
 		t.Run(c.name, func(t *testing.T) {
-			m, _, err := caseModule(c, triton.Default(), emitCall)
+			m, _, err := caseModule(c, triton.Default(), pass.EmitCall)
 			require.NoError(t, err)
 			ours := 0
 			for _, k := range forH200(t, m).Kernels {

@@ -1,12 +1,10 @@
 package gpu
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 
 	"mix/lower/ir"
-	"mix/lower/triton"
 )
 
 // module is a program with a main of those parameters.
@@ -43,30 +41,6 @@ func uniform(b ir.Builder, seed *ir.Value, dims ...int) *ir.Value {
 // decimal is a float as MLIR writes it.
 func decimal(v float64) string { return strconv.FormatFloat(v, 'e', 17, 64) }
 
-// emitCall emits a kernel's call.
-func emitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) ([]*ir.Value, error) {
-	layouts := func(all []triton.Array) (ir.Attr, []ir.Type) {
-		var attrs []ir.Attr
-		var types []ir.Type
-		for _, a := range all {
-			l := ir.Attr(fmt.Sprintf("dense<%v> : tensor<%dxindex>", commas(a.Layout()), len(a.Dims)))
-			attrs, types = append(attrs, l), append(types, ir.Type(a.String()))
-		}
-		return ir.List(attrs...), types
-	}
-	in, wanted := layouts(c.Operands)
-	out, types := layouts(c.Results)
-	for i, t := range wanted {
-		if i >= len(operands) || operands[i].Type != t {
-			return nil, fmt.Errorf("kernel %s: operands %v, want %v", c.Name, ir.Types(operands), wanted)
-		}
-	}
-	return b.Region.Emit("stablehlo.custom_call", operands, ir.Attrs{
-		"api_version": ir.I32(4), "call_target_name": ir.String(triton.Target), "backend_config": ir.Attr(c.Config()),
-		"operand_layouts": in, "result_layouts": out,
-	}, types...).Results, nil
-}
-
 // commas is a list as MLIR writes it.
 func commas(all []int) string {
 	b := []byte{'['}
@@ -86,26 +60,15 @@ func exact(b ir.Builder, d ir.Dot, x, y *ir.Value, dims ...int) *ir.Value {
 		ir.Tensor("f32", dims...), b.Convert(x, "f32"), b.Convert(y, "f32"))
 }
 
-// dims are the sizes of a value's axes.
-func dims(v *ir.Value) []int {
-	_, d, _ := v.Type.Split()
-	return d
-}
-
-// choose is x where cond, else y.
-func choose(b ir.Builder, cond, x, y *ir.Value) *ir.Value {
-	return b.Emit("select", nil, x.Type, cond, x, y)
-}
-
 // distance is the greatest |got-want| / (1+|want|) of all elements, [] f32; of what is no number, infinity.
 func distance(b ir.Builder, got, want *ir.Value) *ir.Value {
 	n := 1
-	for _, d := range dims(want) {
+	for _, d := range want.Dims() {
 		n *= d
 	}
 	got, want = b.Reshape(b.Convert(got, "f32"), n), b.Reshape(b.Convert(want, "f32"), n)
 	d := b.Unary("abs", b.Binary("subtract", got, want))
 	d = b.Div(d, b.Add(b.Unary("abs", want), b.Const(want.Type, "1.0")))
-	d = choose(b, b.Compare("EQ", d, d), d, b.Const(d.Type, "0x7F800000"))
+	d = b.Select(b.Compare("EQ", d, d), d, b.Const(d.Type, "0x7F800000"))
 	return b.Reduce("maximum", d, "0.0", 0)
 }

@@ -129,35 +129,40 @@ func free(all ...*pjrt.Buffer) {
 	}
 }
 
-// Time is the seconds of a run, of many after each other that take about the given time, least 3. The first is not
-// counted.
+// Time is the seconds of a run, as average measures them.
 func (p *Program) Time(about time.Duration, args ...*pjrt.Buffer) (float64, error) {
-	runs := func(n int) (time.Duration, error) {
-		start := time.Now()
+	return average(about, func(n int) error {
 		var last []*pjrt.Buffer
 		for range n {
 			outs, err := p.Run(args...)
 			if err != nil {
-				return 0, err
+				return err
 			}
 			free(last...)
 			last = outs
 		}
 		defer free(last...)
-		if err := wait(last[0]); err != nil {
-			return 0, err
-		}
-		return time.Since(start), nil
+		return wait(last[0])
+	})
+}
+
+// average is the seconds of one of the runs that run does n of: of as many as take about the given time, least 3. Two
+// before are not counted.
+func average(about time.Duration, run func(n int) error) (float64, error) {
+	timed := func(n int) (time.Duration, error) {
+		start := time.Now()
+		err := run(n)
+		return time.Since(start), err
 	}
-	if _, err := runs(1); err != nil {
+	if _, err := timed(1); err != nil {
 		return 0, err
 	}
-	one, err := runs(1)
+	one, err := timed(1)
 	if err != nil {
 		return 0, err
 	}
 	n := min(max(int(about/max(one, time.Microsecond)), 3), 1000)
-	all, err := runs(n)
+	all, err := timed(n)
 	return all.Seconds() / float64(n), err
 }
 

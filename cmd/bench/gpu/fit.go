@@ -1,8 +1,7 @@
 package gpu
 
 import (
-	"strings"
-
+	"mix/cmd/internal/planner"
 	"mix/graph"
 	"mix/sharding"
 	"mix/sharding/axis"
@@ -10,17 +9,12 @@ import (
 
 // weightBytes is the size of a model's weights in serving: bfloat16, the router float32.
 func weightBytes(c graph.Config) (bytes int64) {
-	for _, p := range graph.Params(c) {
-		width := 2
-		if isRouter(p) {
-			width = 4
-		}
-		bytes += int64(width * p.Elements())
+	m := planner.Model(c, true)
+	for _, p := range m.Params {
+		bytes += int64(m.Bytes(p).Weight * p.Elements())
 	}
 	return bytes
 }
-
-func isRouter(p axis.Param) bool { return strings.HasSuffix(p.Path, "/router") }
 
 // poolBytes is the size of keys and values of so many positions, bfloat16.
 func poolBytes(c graph.Config, positions int) int64 {
@@ -44,9 +38,8 @@ func servingLayers(config func(layers int) graph.Config, all, positions int, mem
 // trainingBytes is what the planner expects a step to take: weights float32, their gradients and moments, and
 // activations.
 func trainingBytes(c graph.Config, chip sharding.Chip, seq, micro int) (int64, error) {
-	m := sharding.Model{Layers: c.Layers, Width: c.Width, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim, Hidden: c.Hidden,
-		Experts: c.Experts, TopK: c.TopK, Vocab: c.Vocab, Params: graph.Params(c),
-		Bytes: func(axis.Param) sharding.Width { return sharding.Width{Weight: 4, Gradient: 4, Moment: 8} }}
+	m := planner.Model(c, false)
+	m.Bytes = func(axis.Param) sharding.Width { return sharding.Width{Weight: 4, Gradient: 4, Moment: 8} }
 	j := sharding.Training{Model: m, Chip: chip, Seq: seq, Batch: micro, Devices: 1}
 	e, err := j.Estimate(sharding.Mapping{MicroBatch: micro, Rounds: 1, Group: 1, Recompute: sharding.KeepAll})
 	return int64(e.Memory.Total()), err

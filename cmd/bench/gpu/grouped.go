@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mix/lower/ir"
+	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/triton"
 )
@@ -188,12 +189,8 @@ func (s *Session) contest(ctx context.Context, c contest, e experts, tokens int)
 func (d *Device) operands(types []ir.Type, sizes []int) (all []*pjrt.Buffer, err error) {
 	for i, t := range types {
 		var b *pjrt.Buffer
-		if elem, dims, _ := t.Split(); elem == "i32" {
-			values := make([]int32, len(sizes))
-			for i, n := range sizes {
-				values[i] = int32(n)
-			}
-			b, err = d.Upload([]int64{int64(dims[0])}, values...)
+		if isInt(t) {
+			b, err = d.ints(t, func(i int) int { return sizes[i] })
 		} else {
 			b, err = d.Random(t, int32(i), 0, 0.05)
 		}
@@ -229,7 +226,7 @@ func (d *Device) built(types []ir.Type, table triton.Table, build func(k *kit, i
 
 func programOf(types []ir.Type, table triton.Table, build func(k *kit, in []*ir.Value) *ir.Value) (m *ir.Module, err error) {
 	m = module("timed", types, func(b ir.Builder, in []*ir.Value) []*ir.Value {
-		k := &kit{Builder: b, emit: emitCall, table: table}
+		k := &kit{Builder: b, emit: pass.EmitCall, table: table}
 		out := build(k, in)
 		err = k.err
 		if out == nil {

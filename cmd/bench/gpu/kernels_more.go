@@ -65,7 +65,7 @@ func flashCase(f triton.Flash) kernelCase {
 		at := func(all []int, n int) *ir.Value { return k.Reshape(k.ints(all), f.Sequences, n) }
 		qp, kp := at(queryAt, f.Queries), at(keyAt, f.Keys)
 		part := k.Const(ir.Tensor("i32"), "50")
-		qs, ks := k.Div(qp, k.Broadcast(part, dims(qp))), k.Div(kp, k.Broadcast(part, dims(kp)))
+		qs, ks := k.Div(qp, k.Broadcast(part, qp.Dims())), k.Div(kp, k.Broadcast(part, kp.Dims()))
 		each := []int{f.Sequences, f.Queries, f.Keys}
 		q3, k3 := k.Broadcast(qp, each, 0, 1), k.Broadcast(kp, each, 0, 2)
 		seen := k.Compare("LE", k3, q3)
@@ -138,7 +138,7 @@ func pagedCase(p triton.Paged) kernelCase {
 
 // scaleRows repeats scales [R, ⌈n/128⌉] along the second axis to [R, n].
 func (k *kit) scaleRows(scales *ir.Value, n int) *ir.Value {
-	r, deep := dims(scales)[0], dims(scales)[1]
+	r, deep := scales.Dims()[0], scales.Dims()[1]
 	wide := k.Reshape(k.Broadcast(scales, []int{r, deep, triton.ScaleBlock}, 0, 1), r, deep*triton.ScaleBlock)
 	return k.Slice(wide, []int{0, 0}, []int{r, n})
 }

@@ -130,15 +130,15 @@ func (k *kit) route(tokens, experts, choices int) (r routing) {
 	for range choices {
 		best := k.Reduce("maximum", left, "0xFF800000", 1) // [T]
 		is := k.Compare("EQ", left, k.Broadcast(best, []int{tokens, experts}, 0))
-		e := k.Reduce("minimum", choose(k.Builder, is, at, none), fmt.Sprint(experts), 1) // [T]
+		e := k.Reduce("minimum", k.Select(is, at, none), fmt.Sprint(experts), 1) // [T]
 		taken := k.Compare("EQ", at, k.Broadcast(e, []int{tokens, experts}, 0))
-		left = choose(k.Builder, taken, k.Const(t, "0xFF800000"), left)
+		left = k.Select(taken, k.Const(t, "0xFF800000"), left)
 		chosen, values = append(chosen, k.Reshape(e, tokens, 1)), append(values, k.Reshape(best, tokens, 1))
 	}
 	r.chosen = k.Concat(1, chosen...)
 	v := k.Concat(1, values...)
-	p := k.Unary("exponential", k.Binary("subtract", v, k.Broadcast(k.Reduce("maximum", v, "0xFF800000", 1), dims(v), 0)))
-	r.weights = k.Div(p, k.Broadcast(k.Reduce("add", p, "0.0", 1), dims(p), 0))
+	p := k.Unary("exponential", k.Binary("subtract", v, k.Broadcast(k.Reduce("maximum", v, "0xFF800000", 1), v.Dims(), 0)))
+	r.weights = k.Div(p, k.Broadcast(k.Reduce("add", p, "0.0", 1), p.Dims(), 0))
 	rows := tokens * choices
 	r.group, r.order = k.SortBy(k.Reshape(r.chosen, rows), k.Iota(0, "i32", rows))
 	r.place = k.Inverse(r.order, rows, 0)
@@ -152,7 +152,7 @@ func (k *kit) route(tokens, experts, choices int) (r routing) {
 // grouped is y[r] = w[group r]·x[r], of x [R, N] and w [E, M, N] or, transposed, [E, N, M]: every matrix times all rows.
 // Rows of no group are zeros.
 func (k *kit) grouped(x, w, group *ir.Value, transposed bool) *ir.Value {
-	xd, wd := dims(x), dims(w)
+	xd, wd := x.Dims(), w.Dims()
 	m, d := wd[1], ir.Dot{LeftContracted: []int{1}, RightContracted: []int{1}}
 	if transposed {
 		m, d.RightContracted = wd[2], []int{0}
@@ -161,18 +161,18 @@ func (k *kit) grouped(x, w, group *ir.Value, transposed bool) *ir.Value {
 	for e := range wd[0] {
 		one := k.Reshape(k.Slice(w, []int{e, 0, 0}, []int{e + 1, wd[1], wd[2]}), wd[1], wd[2])
 		is := k.Compare("EQ", group, k.Const(group.Type, fmt.Sprint(e)))
-		y = choose(k.Builder, k.Broadcast(is, []int{xd[0], m}, 0), exact(k.Builder, d, x, one, xd[0], m), y)
+		y = k.Select(k.Broadcast(is, []int{xd[0], m}, 0), exact(k.Builder, d, x, one, xd[0], m), y)
 	}
 	return y
 }
 
 // outer is y[e] = Σ a[r]·b[r]ᵀ over the rows of group e.
 func (k *kit) outer(a, b, group *ir.Value, experts int) *ir.Value {
-	n, m := dims(a)[1], dims(b)[1]
+	n, m := a.Dims()[1], b.Dims()[1]
 	var all []*ir.Value
 	for e := range experts {
 		is := k.Compare("EQ", group, k.Const(group.Type, fmt.Sprint(e)))
-		kept := choose(k.Builder, k.Broadcast(is, dims(a), 0), a, k.Const(a.Type, "0.0"))
+		kept := k.Select(k.Broadcast(is, a.Dims(), 0), a, k.Const(a.Type, "0.0"))
 		sum := exact(k.Builder, ir.Dot{LeftContracted: []int{0}, RightContracted: []int{0}}, kept, b, n, m)
 		all = append(all, k.Reshape(sum, 1, n, m))
 	}
@@ -186,7 +186,7 @@ func (k *kit) swiglu(g, u *ir.Value) *ir.Value {
 
 // mixed sums the results of each token's experts by weight: rows [R, D] f32 in group order → [T, D].
 func (k *kit) mixed(rows *ir.Value, r routing) *ir.Value {
-	t, c, d := dims(r.weights)[0], dims(r.weights)[1], dims(rows)[1]
+	t, c, d := r.weights.Dims()[0], r.weights.Dims()[1], rows.Dims()[1]
 	each := k.Reshape(k.Rows(rows, r.place), t, c, d)
 	return k.Reduce("add", k.Mul(each, k.Broadcast(r.weights, []int{t, c, d}, 0, 1)), "0.0", 1)
 }
@@ -194,16 +194,16 @@ func (k *kit) mixed(rows *ir.Value, r routing) *ir.Value {
 // attention is softmax(q·k/√A)·v in f32, of q [B, H, S, A], k and v [B, G, C, A] and seen [B, S, C]; zeros for what sees
 // nothing.
 func (k *kit) attention(q, keys, values, seen *ir.Value) *ir.Value {
-	d, kd := dims(q), dims(keys)
+	d, kd := q.Dims(), keys.Dims()
 	b, h, s, a, g, c := d[0], d[1], d[2], d[3], kd[1], kd[2]
 	q = k.Reshape(q, b, g, h/g*s, a)
 	scores := exact(k.Builder, ir.Dot{LeftBatch: []int{0, 1}, RightBatch: []int{0, 1}, LeftContracted: []int{3}, RightContracted: []int{3}}, q, keys, b, g, h/g*s, c)
 	each := []int{b, g, h / g, s, c}
 	scores = k.Reshape(k.Mul(scores, k.Const(scores.Type, decimal(1/math.Sqrt(float64(a))))), each...)
 	all := k.Broadcast(seen, each, 0, 3, 4)
-	scores = choose(k.Builder, all, scores, k.Const(scores.Type, "-1.0e30"))
+	scores = k.Select(all, scores, k.Const(scores.Type, "-1.0e30"))
 	top := k.Broadcast(k.Reduce("maximum", scores, "0xFF800000", 4), each, 0, 1, 2, 3)
-	p := choose(k.Builder, all, k.Unary("exponential", k.Binary("subtract", scores, top)), k.Const(scores.Type, "0.0"))
+	p := k.Select(all, k.Unary("exponential", k.Binary("subtract", scores, top)), k.Const(scores.Type, "0.0"))
 	sum := k.Reduce("add", p, "0.0", 4)
 	sum = k.Binary("maximum", sum, k.Const(sum.Type, "1.0e-30"))
 	p = k.Reshape(k.Div(p, k.Broadcast(sum, each, 0, 1, 2, 3)), b, g, h/g*s, c)

@@ -1,10 +1,12 @@
 package gpu
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
 
+	"mix/cmd/internal/programs"
 	"mix/graph"
 	"mix/lower"
 	"mix/lower/ir"
@@ -24,14 +26,21 @@ func (o Options) config(layers int) graph.Config {
 
 // runner is a program of the model with its arguments on the device, some of which each run replaces.
 type runner struct {
+	name    string
 	p       *Program
-	aliases []int // by parameter: the result in its place, or -1
+	compile float64 // seconds it took
+	aliases []int   // by parameter: the result in its place, or -1
 	args    []*pjrt.Buffer
 	last    []*pjrt.Buffer // results of the latest run that replace nothing
 }
 
-// load compiles a program of the model. Its arguments are still to come.
-func (d *Device) load(e lower.Emitted) (*runner, error) {
+// load emits and compiles a program of the model. Its arguments are still to come.
+func (s *Session) load(ctx context.Context, j programs.Job) (*runner, error) {
+	e, _, err := j.Emit(ctx, lower.Options{Platform: s.d.Platform})
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
 	m, err := ir.Parse(e.Text)
 	if err != nil {
 		return nil, fmt.Errorf("program %s: %w", e.Name, err)
@@ -40,7 +49,7 @@ func (d *Device) load(e lower.Emitted) (*runner, error) {
 	if main == nil {
 		return nil, fmt.Errorf("program %s has no main", e.Name)
 	}
-	r := &runner{aliases: slices.Repeat([]int{-1}, len(main.Params()))}
+	r := &runner{name: e.Name, aliases: slices.Repeat([]int{-1}, len(main.Params()))}
 	for i, attrs := range main.ParamAttrs {
 		if a, ok := attrs["tf.aliasing_output"]; ok {
 			if _, err := fmt.Sscanf(string(a), "%d : i32", &r.aliases[i]); err != nil {
@@ -48,11 +57,12 @@ func (d *Device) load(e lower.Emitted) (*runner, error) {
 			}
 		}
 	}
-	x, err := d.client.Compile([]byte(e.Text), e.Options)
+	x, err := s.d.client.Compile([]byte(e.Text), e.Options)
 	if err != nil {
 		return nil, fmt.Errorf("program %s: %w", e.Name, err)
 	}
-	r.p = &Program{Params: ir.Types(main.Params()), d: d, x: x}
+	r.p, r.compile = &Program{Params: ir.Types(main.Params()), d: s.d, x: x}, time.Since(start).Seconds()
+	fmt.Fprintf(s.o.Log, "%s of %d layers: compiled in %.1f s\n", e.Name, j.Model.Layers, r.compile)
 	return r, nil
 }
 
@@ -88,30 +98,16 @@ func (r *runner) step() error {
 	return nil
 }
 
-// time is the seconds of a step, of as many as take about the given time, least 3. Two before are not counted.
+// time is the seconds of a step, as average measures them.
 func (r *runner) time(about time.Duration) (float64, error) {
-	steps := func(n int) (time.Duration, error) {
-		start := time.Now()
+	return average(about, func(n int) error {
 		for range n {
 			if err := r.step(); err != nil {
-				return 0, err
+				return err
 			}
 		}
-		if err := wait(r.last[0]); err != nil {
-			return 0, err
-		}
-		return time.Since(start), nil
-	}
-	if _, err := steps(1); err != nil {
-		return 0, err
-	}
-	one, err := steps(1)
-	if err != nil {
-		return 0, err
-	}
-	n := min(max(int(about/max(one, time.Microsecond)), 3), 1000)
-	all, err := steps(n)
-	return all.Seconds() / float64(n), err
+		return wait(r.last[0])
+	})
 }
 
 // weights makes random weights of those types on the device: vectors, which scale norms, are around 1.

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"mix/lower/ir"
+	"mix/lower/pass"
 	"mix/lower/triton"
 )
 
@@ -73,7 +74,7 @@ type comparison struct {
 func (d *Device) comparison(c kernelCase, table triton.Table) *comparison {
 	x := &comparison{kernelCase: c}
 	var m *ir.Module
-	if m, x.pairs, x.err = caseModule(c, table, emitCall); x.err == nil {
+	if m, x.pairs, x.err = caseModule(c, table, pass.EmitCall); x.err == nil {
 		x.program, x.err = d.Compile(m)
 	}
 	return x

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"mix/lower/ir"
+	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/target"
 	"mix/lower/triton"
@@ -214,7 +215,7 @@ func TestCasesFindAWrongKernel(t *testing.T) {
 func TestAllCasesBuild(t *testing.T) {
 	names := map[string]bool{}
 	for _, c := range kernelCases(false) {
-		m, pairs, err := caseModule(c, triton.Default(), emitCall)
+		m, pairs, err := caseModule(c, triton.Default(), pass.EmitCall)
 		require.NoError(t, err, "%s %s %s", c.name, c.elem, c.shape)
 		require.NotEmpty(t, pairs)
 		require.NoError(t, ir.Verify(m))

@@ -3,13 +3,12 @@ package gpu
 import (
 	"context"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/gomlx/compute/dtypes"
 
 	"mix/cmd/internal/programs"
 	"mix/graph"
-	"mix/lower"
 	"mix/lower/pjrt"
 	"mix/train"
 )
@@ -66,7 +65,7 @@ func (s *Session) serving(ctx context.Context) error {
 	for _, b := range l.batches {
 		runs = append(runs, programs.Job{Program: "decode", Batch: b, Chunk: l.chunk})
 	}
-	runs = append(runs[:1:1], append([]programs.Job{{Program: "prefill", Batch: 1, Chunk: l.chunk}}, runs[1:]...)...)
+	runs = slices.Insert(runs, 1, programs.Job{Program: "prefill", Batch: 1, Chunk: l.chunk})
 	for _, j := range runs {
 		if ctx.Err() != nil {
 			s.skip("serve", fmt.Sprintf("the time was up before %s of batch %d", j.Program, j.Batch))
@@ -91,17 +90,11 @@ func (s *Session) served(ctx context.Context, j programs.Job, weights *[]*pjrt.B
 		row.Batch, row.Context = j.Chunk, 0
 		rows, tokens, start = 1, j.Chunk, 0
 	}
-	e, _, err := j.Emit(ctx, lower.Options{Platform: s.d.Platform})
+	r, err := s.load(ctx, j)
 	if err != nil {
 		return row, err
 	}
-	began := time.Now()
-	r, err := s.d.load(e)
-	if err != nil {
-		return row, err
-	}
-	row.Compile = time.Since(began).Seconds()
-	fmt.Fprintf(s.o.Log, "%s: compiled in %.1f s\n", e.Name, row.Compile)
+	row.Compile = r.compile
 	n := 0
 	for n < len(r.p.Params) && !isInt(r.p.Params[n]) {
 		n++
@@ -113,7 +106,7 @@ func (s *Session) served(ctx context.Context, j programs.Job, weights *[]*pjrt.B
 		}
 	}
 	if len(*weights) != n {
-		return row, fmt.Errorf("program %s takes %d weights, want %d", e.Name, n, len(*weights))
+		return row, fmt.Errorf("program %s takes %d weights, want %d", r.name, n, len(*weights))
 	}
 	r.args = append(r.args, *weights...)
 	if err := s.d.page(r, n, j.Model.Vocab, rows, tokens, start, j.Seq); err != nil {

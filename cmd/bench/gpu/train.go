@@ -3,13 +3,11 @@ package gpu
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/gomlx/compute/dtypes"
 
 	"mix/cmd/internal/programs"
 	"mix/graph"
-	"mix/lower"
 	"mix/lower/pjrt"
 	"mix/sharding"
 	"mix/train"
@@ -80,17 +78,11 @@ func (s *Session) trained(ctx context.Context, layers, micro, seq int) (row Trai
 	c := s.o.config(layers)
 	c.AuxCoef = 1e-2
 	j := programs.Job{Program: "train", Model: c, DType: dtypes.BFloat16, Seq: seq, Batch: micro, Global: micro, Recompute: train.RecomputeNone, Balance: train.BalancePerLayer}
-	e, _, err := j.Emit(ctx, lower.Options{Platform: s.d.Platform})
+	r, err := s.load(ctx, j)
 	if err != nil {
 		return row, err
 	}
-	began := time.Now()
-	r, err := s.d.load(e)
-	if err != nil {
-		return row, err
-	}
-	row.Compile = time.Since(began).Seconds()
-	fmt.Fprintf(s.o.Log, "%s of %d layers: compiled in %.1f s\n", e.Name, layers, row.Compile)
+	row.Compile = r.compile
 	defer func() { r.close(0) }()
 	if err := s.d.state(r, c.Vocab); err != nil {
 		return row, err

@@ -86,17 +86,22 @@ func (d Device) options() (lower.Options, error) {
 	if o.Mesh, err = sharding.ParseMesh(d.Mesh); err != nil {
 		return o, fmt.Errorf("%w: --mesh: %w", cli.ErrUsage, err)
 	}
-	platform, ordinal, numbered := strings.Cut(d.Device, ":")
+	o.Platform, o.Ordinal, err = ParseDevice(d.Device)
+	return o, err
+}
+
+// ParseDevice reads cpu, cuda or cuda:n.
+func ParseDevice(text string) (platform string, ordinal int, err error) {
+	platform, number, numbered := strings.Cut(text, ":")
 	if platform != target.CPU && platform != target.CUDA || numbered && platform == target.CPU {
-		return o, fmt.Errorf("%w: device %q, want cpu, cuda or cuda:n", cli.ErrUsage, d.Device)
+		return "", 0, fmt.Errorf("%w: device %q, want cpu, cuda or cuda:n", cli.ErrUsage, text)
 	}
-	o.Platform = platform
 	if numbered {
-		if o.Ordinal, err = strconv.Atoi(ordinal); err != nil || o.Ordinal < 0 {
-			return o, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, d.Device)
+		if ordinal, err = strconv.Atoi(number); err != nil || ordinal < 0 {
+			return "", 0, fmt.Errorf("%w: device %q, want cuda:n with n a number from 0", cli.ErrUsage, text)
 		}
 	}
-	return o, nil
+	return platform, ordinal, nil
 }
 
 // Model says which model runs.
