@@ -22,7 +22,11 @@ type Options struct {
 	Mesh     sharding.Mesh  // of the devices that programs run on; the zero value is one device
 	Rules    sharding.Rules // what the axis notes in programs mean on the mesh; derived from it by default
 
-	Ordinal    int       // the GPU to use, of those that CUDA_VISIBLE_DEVICES leaves, on a mesh the first of them; others are not touched
+	Ordinal int // the GPU to use, of those that CUDA_VISIBLE_DEVICES leaves, on a mesh the first of them; others are not touched
+	// MemoryFraction is how much of a GPU's memory is taken when the client is made, in (0, 1]; 0 is 0.95. The rest
+	// is left to the driver, libraries and communicators. Not for the CPU.
+	MemoryFraction float64
+
 	PluginPath string    // the PJRT plugin; "" finds or installs one
 	Progress   io.Writer // shows the installation of a plugin; nil is silent
 
@@ -54,7 +58,7 @@ func (o Options) WithKnobs(v knob.Values) Options {
 }
 
 // ParseConfig reads the text that follows "mix:" in a GoMLX configuration: platform, then options,
-// separated by commas. Options: devices=N, ordinal=N, plugin=FILE, cache=DIR, nocache, dump=DIR, verify.
+// separated by commas. Options: devices=N, ordinal=N, memory=FRACTION, plugin=FILE, cache=DIR, nocache, dump=DIR, verify.
 func ParseConfig(config string) (Options, error) {
 	o := Options{Progress: os.Stderr}
 	for i, f := range strings.Split(config, ",") {
@@ -75,6 +79,12 @@ func ParseConfig(config string) (Options, error) {
 				return o, fmt.Errorf("lower: configuration %q: ordinal %q, want a number from 0", config, v)
 			}
 			o.Ordinal = n
+		case k == "memory":
+			x, err := strconv.ParseFloat(v, 64)
+			if err != nil || !(x > 0) || x > 1 {
+				return o, fmt.Errorf("lower: configuration %q: memory %q, want a fraction above 0, at most 1", config, v)
+			}
+			o.MemoryFraction = x
 		case k == "plugin":
 			o.PluginPath = v
 		case k == "cache":
@@ -86,7 +96,7 @@ func ParseConfig(config string) (Options, error) {
 		case f == "verify":
 			o.Verify = true
 		default:
-			return o, fmt.Errorf("lower: configuration %q: unknown option %q, want %s, devices=N, ordinal=N, plugin=FILE, cache=DIR, nocache, dump=DIR or verify", config, f, strings.Join(target.Platforms(), ", "))
+			return o, fmt.Errorf("lower: configuration %q: unknown option %q, want %s, devices=N, ordinal=N, memory=FRACTION, plugin=FILE, cache=DIR, nocache, dump=DIR or verify", config, f, strings.Join(target.Platforms(), ", "))
 		}
 	}
 	return o, nil
@@ -107,6 +117,11 @@ func (o Options) check() (Options, error) {
 		return o, fmt.Errorf("lower: mesh %s of %d devices, there are %d", o.Mesh, o.Mesh.Devices(), o.Devices)
 	case o.Ordinal < 0 || o.Ordinal > 0 && cpu:
 		return o, fmt.Errorf("lower: device %d on %s, want one from 0, and 0 on the CPU", o.Ordinal, o.Platform)
+	case !(o.MemoryFraction >= 0 && o.MemoryFraction <= 1) || o.MemoryFraction > 0 && cpu:
+		return o, fmt.Errorf("lower: memory fraction %v on %s, want above 0, at most 1, and none on the CPU", o.MemoryFraction, o.Platform)
+	}
+	if o.MemoryFraction == 0 && o.Platform != target.CPU {
+		o.MemoryFraction = usualFraction
 	}
 	if o.Devices == 0 && o.Platform == target.CPU {
 		o.Devices = o.Mesh.Devices()
@@ -128,6 +143,9 @@ func (o Options) check() (Options, error) {
 	return o, nil
 }
 
+// usualFraction leaves a H100 4 GB and a H200 7 GB, and gives programs the 80 and 141 GB that plans count with.
+const usualFraction = 0.95
+
 // client are the options of the PJRT client.
 func (o Options) client() map[string]any {
 	if o.Platform == target.CPU {
@@ -137,5 +155,5 @@ func (o Options) client() map[string]any {
 	for i := range visible {
 		visible[i] = int64(o.Ordinal + i)
 	}
-	return map[string]any{"visible_devices": visible}
+	return map[string]any{"visible_devices": visible, "memory_fraction": float32(o.MemoryFraction)}
 }

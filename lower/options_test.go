@@ -60,6 +60,8 @@ func TestRefusedOptions(t *testing.T) {
 		{"a negative number of devices", Options{Devices: -1}, "-1 devices on cpu"},
 		{"devices made of a GPU", Options{Platform: "cuda", Devices: 2}, "2 devices on cuda"},
 		{"the second CPU", Options{Ordinal: 1}, "device 1 on cpu"},
+		{"more than all memory", Options{Platform: "cuda", MemoryFraction: 1.5}, "memory fraction 1.5 on cuda"},
+		{"a part of the machine's memory", Options{MemoryFraction: 0.5}, "memory fraction 0.5 on cpu"},
 		{"a negative ordinal", Options{Platform: "cuda", Ordinal: -1}, "device -1 on cuda"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -74,8 +76,15 @@ func TestRefusedOptions(t *testing.T) {
 func TestClientOptions(t *testing.T) {
 	require.Equal(t, map[string]any{"cpu_device_count": 1}, Options{Platform: "cpu"}.client())
 	require.Equal(t, map[string]any{"cpu_device_count": 8}, Options{Platform: "cpu", Devices: 8}.client())
-	require.Equal(t, map[string]any{"visible_devices": []int64{0}}, Options{Platform: "cuda"}.client())
-	require.Equal(t, map[string]any{"visible_devices": []int64{3}}, Options{Platform: "cuda", Ordinal: 3}.client())
+	for _, o := range []Options{{Platform: "cuda"}, {Platform: "cuda", Ordinal: 3, MemoryFraction: 0.5}} {
+		o, err := o.check()
+		require.NoError(t, err)
+		fraction := float32(0.95)
+		if o.Ordinal == 3 {
+			fraction = 0.5
+		}
+		require.Equal(t, map[string]any{"visible_devices": []int64{int64(o.Ordinal)}, "memory_fraction": fraction}, o.client())
+	}
 }
 
 // TestPlatformsHavePlugins holds the plugins to the one list of platforms.

@@ -11,6 +11,7 @@ import (
 	"mix/graph"
 	"mix/internal/cli"
 	"mix/internal/demo"
+	"mix/lower/target"
 	"mix/sharding"
 	"mix/sharding/axis"
 	"mix/train"
@@ -47,7 +48,7 @@ func (c *command) dtype(m graph.Config) (dtypes.DType, error) {
 }
 
 // complete fills in the flags that follow from others.
-func (c *command) complete(m graph.Config, mesh sharding.Mesh) error {
+func (c *command) complete(m graph.Config, mesh sharding.Mesh, chip target.Chip) error {
 	c.Layers = m.Layers
 	if c.Seq == 0 {
 		c.Seq = min(m.Context, 4096)
@@ -60,6 +61,13 @@ func (c *command) complete(m graph.Config, mesh sharding.Mesh) error {
 	}
 	if c.Global == 0 {
 		c.Global = c.Batch * mesh.Size(axis.Data, axis.Expert, axis.Pipe)
+	}
+	if c.Chunk == 0 {
+		t, err := target.Lookup(chip.Platform)
+		if err != nil {
+			return err
+		}
+		c.Chunk = t.PromptChunk(c.Seq, programs.Block)
 	}
 	for _, f := range []struct {
 		name  string

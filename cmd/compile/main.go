@@ -30,7 +30,7 @@ type command struct {
 	Recompute string `name:"recompute-granularity" default:"none" enum:"none,selective,full" help:"train: none, selective or full. Default: ${default}."`
 	Rules     string `placeholder:"WORDS" help:"train: how the mesh is used, words joined by +, as cmd/plan lists them. Default: every axis of the mesh."`
 	Rounds    int    `default:"1" placeholder:"N" help:"train: rounds of a pipeline. Default: ${default}."`
-	Chunk     int    `name:"prefill-chunk" default:"64" help:"prefill: tokens of a prompt run at a time. Default: ${default}."`
+	Chunk     int    `name:"prefill-chunk" placeholder:"N" help:"prefill: tokens of a prompt run at a time. Default: 64 on a CPU, 1024 on a GPU."`
 	Blocks    int    `name:"kv-blocks" placeholder:"N" help:"prefill, decode: blocks of 16 positions in the pool. Default: enough for all at their longest."`
 
 	Dump string `placeholder:"DIR" help:"Keep every stage of the program there, from the trace to XLA's own."`

@@ -31,7 +31,7 @@ func (c *command) run(ctx context.Context, streams *cli.IO) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
-	if err := c.complete(m, mesh); err != nil {
+	if err := c.complete(m, mesh, chip); err != nil {
 		return err
 	}
 	knobs, err := knob.Read(slog.Default())

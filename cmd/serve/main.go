@@ -25,7 +25,7 @@ type command struct {
 	Concurrent  int           `name:"max-concurrent" default:"16" help:"Requests that run at once: the rows of a decode step. Default: ${default}."`
 	Queue       int           `name:"max-queue" default:"256" help:"Requests that may wait beyond those; more are answered 429. Default: ${default}."`
 	Context     int           `name:"max-model-len" placeholder:"N" help:"Longest prompt and answer together, in tokens. Default: the model's context, 4096 at most."`
-	Chunk       int           `name:"prefill-chunk" default:"64" help:"Tokens of a prompt run at a time. Default: ${default}."`
+	Chunk       int           `name:"prefill-chunk" placeholder:"N" help:"Tokens of a prompt run at a time. Default: 64 on a CPU, 1024 on a GPU."`
 	Blocks      int           `name:"kv-blocks" placeholder:"N" help:"Blocks of 16 positions in the pool of keys and values. Default: enough for all at their longest."`
 	Speculate   int           `name:"speculative-ngram" placeholder:"N" help:"Tokens guessed for a request in a step, at most, from what came before in its text; answers stay the same. Default: 0, none."`
 	Timeout     time.Duration `placeholder:"D" help:"Longest time for one request, e.g. 60s. Default: none."`

@@ -18,6 +18,7 @@ import (
 
 	"mix/cmd/internal/flags"
 	"mix/internal/cli"
+	"mix/lower/target"
 	"mix/serve"
 	"mix/serve/api"
 	"mix/serve/grammar"
@@ -85,7 +86,7 @@ func (c *command) check() error {
 		return fmt.Errorf("--max-queue is %d, want at least 0", c.Queue)
 	case c.Blocks < 0:
 		return fmt.Errorf("--kv-blocks is %d, want at least 1, or 0 for enough for all", c.Blocks)
-	case c.Chunk < block || c.Chunk%block != 0:
+	case c.Chunk < 0 || c.Chunk%block != 0:
 		return fmt.Errorf("--prefill-chunk is %d, want a multiple of %d", c.Chunk, block)
 	case c.Speculate < 0 || c.Speculate > 16:
 		return fmt.Errorf("--speculative-ngram is %d, want 0 to 16", c.Speculate)
@@ -110,6 +111,17 @@ func (c *command) batch(m *flags.Opened) (serve.BatchOptions, error) {
 	}
 	if o.Context < 2 || o.Context > m.Config.Context {
 		return o, fmt.Errorf("--max-model-len is %d, want 2 to the model's context, %d", o.Context, m.Config.Context)
+	}
+	if o.Chunk == 0 {
+		platform, err := c.Platform()
+		if err != nil {
+			return o, err
+		}
+		t, err := target.Lookup(platform)
+		if err != nil {
+			return o, err
+		}
+		o.Chunk = t.PromptChunk(o.Context, block)
 	}
 	return o, nil
 }

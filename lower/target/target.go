@@ -21,6 +21,13 @@ type Target struct {
 	// WeightLayout is the layout, by graph's name of it, in which programs take the weights.
 	WeightLayout string
 
+	// LoopLayers is from how many layers on a step of training is a loop over them, which compiles one; 0 for never. A
+	// loop slices weights and writes what it keeps into stacks.
+	LoopLayers int
+
+	// Chunk is how many tokens of a prompt are best run at a time, beside requests that decode.
+	Chunk int
+
 	// Overrides are XLA's debug options of every program, by name. They are part of a compiled program's key in
 	// the cache, so that they must not depend on the machine.
 	Overrides map[string]any
@@ -29,10 +36,11 @@ type Target struct {
 var targets = []Target{
 	// A slice of a stacked weight is a copy on the CPU, which doubles what decode reads; so each matrix of
 	// each expert is an argument, and the layers are unrolled.
-	{Platform: CPU, WeightLayout: "per-matrix"},
+	{Platform: CPU, WeightLayout: "per-matrix", Chunk: 64},
 	// Kernels read the experts of a layer in place, as one tensor; a slice of a tensor of all layers would be a
 	// copy. Equal kernels are compiled once, whatever the number of layers.
-	{Platform: CUDA, WeightLayout: "per-layer", Overrides: map[string]any{
+	// A chunk reads nearly all experts, which takes as long as multiplying a thousand tokens.
+	{Platform: CUDA, WeightLayout: "per-layer", Chunk: 1024, LoopLayers: 9, Overrides: map[string]any{
 		// A program compiled where no GPU is cannot try tilings: XLA's own Triton products then have poor
 		// ones and gigabytes of partial sums, cuBLAS chooses by itself. Two layers of 8x7B, decode of 16
 		// rows: 1.1 instead of 4.0 GB of temporaries, compiled in 1.8 instead of 3.2 s.
@@ -42,6 +50,11 @@ var targets = []Target{
 		// The one-shot kernel aborts the compiler where no GPU is.
 		"xla_gpu_unsupported_use_all_reduce_one_shot_kernel": false,
 	}},
+}
+
+// PromptChunk is Chunk where sequences have at most context tokens and lie in blocks of so many.
+func (t Target) PromptChunk(context, block int) int {
+	return min(t.Chunk, (context+block-1)/block*block)
 }
 
 // Platforms lists the platforms that have a target.

@@ -26,9 +26,10 @@ import (
 
 // Device says where programs run.
 type Device struct {
-	Device string `default:"cpu" placeholder:"cpu|cuda[:n]" help:"Device to run on: cpu, cuda or cuda:n for the nth GPU. Default: ${default}."`
-	Mesh   string `help:"Device mesh, e.g. \"pipe=2 expert=2 tensor=2\"; a CPU is made into as many devices. Default: one device."`
-	Cache  string `placeholder:"DIR" help:"Folder of compiled programs. Default: mix/programs in the user's cache folder."`
+	Device string  `default:"cpu" placeholder:"cpu|cuda[:n]" help:"Device to run on: cpu, cuda or cuda:n for the nth GPU. Default: ${default}."`
+	Mesh   string  `help:"Device mesh, e.g. \"pipe=2 expert=2 tensor=2\"; a CPU is made into as many devices. Default: one device."`
+	Memory float64 `name:"gpu-memory-utilization" placeholder:"F" help:"Part of a GPU's memory to take, above 0 to 1. Default: 0.95."`
+	Cache  string  `placeholder:"DIR" help:"Folder of compiled programs. Default: mix/programs in the user's cache folder."`
 }
 
 // Open makes the backend. The plugin is installed where it is missing, with progress on log, until ctx
@@ -81,12 +82,18 @@ func (d Device) Sharding(words string) (m sharding.Mesh, r sharding.Rules, err e
 }
 
 func (d Device) options() (lower.Options, error) {
-	o := lower.Options{CacheDir: d.Cache}
+	o := lower.Options{CacheDir: d.Cache, MemoryFraction: d.Memory}
 	var err error
+	if !(d.Memory >= 0 && d.Memory <= 1) {
+		return o, fmt.Errorf("%w: --gpu-memory-utilization %v, want above 0 to 1", cli.ErrUsage, d.Memory)
+	}
 	if o.Mesh, err = sharding.ParseMesh(d.Mesh); err != nil {
 		return o, fmt.Errorf("%w: --mesh: %w", cli.ErrUsage, err)
 	}
 	o.Platform, o.Ordinal, err = ParseDevice(d.Device)
+	if o.Platform == target.CPU {
+		o.MemoryFraction = 0
+	}
 	return o, err
 }
 
