@@ -13,10 +13,11 @@ type Collective struct {
 	Group int    `json:"group"` // devices that exchange with each other
 	// Groups are the devices of each group, or the pairs of a permutation, {{0,1},{2,3}}.
 	Groups string `json:"groups"`
-	Count  int64  `json:"count"` // of such instructions in the program
-	Runs   int64  `json:"runs"`  // of them in one run
-	Bytes  int64  `json:"bytes"` // that a device gives to one
-	Sent   int64  `json:"sent"`  // bytes that a device sends in all of a run, by the usual ring or direct form
+	Count  int64  `json:"count"`  // of such instructions in the program
+	Runs   int64  `json:"runs"`   // of them in one run
+	Bytes  int64  `json:"bytes"`  // that a device gives to one
+	Sent   int64  `json:"sent"`   // bytes that a device sends in all of a run, by the usual ring or direct form; of ragged exchanges the most
+	Beside int64  `json:"beside"` // of Runs, those between whose start and end products or kernels run
 }
 
 // exchanges are HLO's collectives.
@@ -26,7 +27,11 @@ var exchanges = []string{"all-reduce", "all-gather", "reduce-scatter", "all-to-a
 func (m *Module) Collectives() []Collective {
 	at := map[Collective]*Collective{}
 	var all []*Collective
+	beside := map[*computation]bool{} // what asynchronous starts call
 	m.walk(func(p place) {
+		if p.op == "async-start" {
+			beside[m.called(p.instr, "calls")] = p.in.busyUntilDone(p.instr)
+		}
 		op := strings.TrimSuffix(p.op, "-start")
 		if !slices.Contains(exchanges, op) {
 			return
@@ -34,6 +39,9 @@ func (m *Module) Collectives() []Collective {
 		c := Collective{Op: op, Group: m.group(p.instr), Groups: groupText(m.groups(p.instr))}
 		var types []string
 		for i := range p.operands {
+			if i > 0 && op == "ragged-all-to-all" { // where it is written, and sizes
+				break
+			}
 			given := p.in.given(p.instr, i)
 			for _, a := range given {
 				types = append(types, a.String())
@@ -51,6 +59,9 @@ func (m *Module) Collectives() []Collective {
 		kept.Count++
 		kept.Runs += p.times
 		kept.Sent += p.times * sent(c)
+		if beside[p.in] || p.op != op && p.in.busyUntilDone(p.instr) {
+			kept.Beside += p.times
+		}
 	})
 	out := make([]Collective, len(all))
 	for i, c := range all {
@@ -85,4 +96,18 @@ func (m *Module) group(in *instr) int {
 		return len(all[0])
 	}
 	return m.Devices
+}
+
+// busyUntilDone tells whether custom calls, which are products and kernels, stand between the start of an exchange and its end.
+func (c *computation) busyUntilDone(start *instr) bool {
+	busy := false
+	for _, in := range c.instrs[start.index+1:] {
+		for _, o := range in.operands {
+			if o.name == start.name && strings.HasSuffix(in.op, "-done") {
+				return busy
+			}
+		}
+		busy = busy || in.op == "custom-call"
+	}
+	return false
 }

@@ -19,7 +19,7 @@ func TestModules(t *testing.T) {
 		c := m.Cost()
 		fmt.Fprintf(&b, "%d FLOP, %d bytes, %d loops of unknown length\n", c.FLOPs, c.Bytes, c.UnknownLoops)
 		for _, x := range m.Collectives() {
-			fmt.Fprintf(&b, "%s of %s among %d, %d in the text, %d in a run: %d bytes each, %d sent\n", x.Op, x.Type, x.Group, x.Count, x.Runs, x.Bytes, x.Sent)
+			fmt.Fprintf(&b, "%s of %s among %d, %d in the text, %d in a run: %d bytes each, %d sent, %d beside work\n", x.Op, x.Type, x.Group, x.Count, x.Runs, x.Bytes, x.Sent, x.Beside)
 		}
 		for _, x := range m.CustomCalls() {
 			fmt.Fprintf(&b, "custom call %s %q, %d in the text, %d in a run\n", x.Target, x.Kernel, x.Count, x.Runs)

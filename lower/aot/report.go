@@ -124,14 +124,14 @@ func (r *Report) exchanges(w io.Writer) {
 	if r.Devices < 2 {
 		return
 	}
-	fmt.Fprintf(w, "\ncollective\tamong\talong\ta device gives\truns\tsends\n")
+	fmt.Fprintf(w, "\ncollective\tamong\talong\ta device gives\truns\tbeside work\tsends\n")
 	mesh, err := sharding.ParseMesh(r.Mesh)
 	for _, c := range r.Collectives {
 		along := "?"
 		if err == nil && mesh.Devices() == r.Devices {
 			along = cmp.Or(c.Along(mesh), along)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s, %s\t%d\t%s\n", c.Op, c.Group, along, c.Type, size(c.Bytes), c.Runs, size(c.Sent))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s, %s\t%d\t%d\t%s\n", c.Op, c.Group, along, c.Type, size(c.Bytes), c.Runs, c.Beside, size(c.Sent))
 	}
 	if len(r.Collectives) == 0 {
 		fmt.Fprintf(w, "none\n")

@@ -24,6 +24,21 @@ func (b Builder) AllToAll(x *Value, groups [][]int, channel int) *Value {
 	return b.Emit("all_to_all", collective(groups, channel, attrs), x.Type, x)
 }
 
+// Ragged is an exchange of runs of rows of [N, …], as many as each device says.
+type Ragged struct {
+	From, Send *Value // [n] i32: for device i of the group the first row that goes there, and how many
+	To         *Value // [n] i32: where they lie there
+	Receive    *Value // [n] i32: how many come from device i
+}
+
+// RaggedAllToAll is into [M, …] with the rows written that the devices of the group, of n, send of their x [N, …]. Only
+// CUDA has it.
+func (b Builder) RaggedAllToAll(x, into *Value, r Ragged, groups [][]int, channel int) *Value {
+	config := Attrs{"replica_groups": table(groups, len(groups[0])), "channel_id": Int(channel)}
+	return b.Emit("custom_call", Attrs{"call_target_name": String("ragged_all_to_all"), "api_version": I32(4), "backend_config": Dictionary(config)},
+		into.Type, x, into, r.From, r.Send, r.To, r.Receive)
+}
+
 // Permute sends x from device to device, by pairs of source and target; a device that nothing is sent to has zeros.
 func (b Builder) Permute(x *Value, pairs [][2]int, channel int) *Value {
 	rows := make([][]int, len(pairs))
@@ -59,6 +74,9 @@ func (m *Module) NextChannel() int {
 	for _, f := range m.Funcs {
 		Walk(f.Body, func(op *Op) {
 			_, s, found := strings.Cut(string(op.Attrs["channel_handle"]), "handle = ")
+			if !found {
+				_, s, found = strings.Cut(string(op.Attrs["backend_config"]), "channel_id = ")
+			}
 			if end := strings.IndexAny(s, ",> "); found && end >= 0 {
 				if n, err := strconv.Atoi(s[:end]); err == nil && n >= next {
 					next = n + 1

@@ -143,13 +143,14 @@ func TestKernelsCompile(t *testing.T) {
 
 // TestKernelsCompileInRegions compiles experts that lie on eight devices.
 func TestKernelsCompileInRegions(t *testing.T) {
-	x := ahead(t, layer{"bf16", 4096, 2, 4096, 8, 14336, true}.module(), "expert=8")
-	holds(t, x, []string{"grouped_gemm"}, []string{"group_blocks"})
-	exchanged := 0
+	x := ahead(t, layer{"bf16", 8 * chunkRows, 2, 4096, 8, 14336, true}.module(), "expert=8")
+	holds(t, x, []string{"experts_up", "grouped_gemm"}, []string{"group_blocks"})
 	for _, c := range x.Module.Collectives() {
-		if c.Op == "all-to-all" {
-			exchanged++
+		if c.Op == "ragged-all-to-all" { // of two parts, there and back: one's way there beside the other's products, and back
+			require.EqualValues(t, 4, c.Runs)
+			require.EqualValues(t, 2, c.Beside, "exchanges beside products")
+			return
 		}
 	}
-	require.Positive(t, exchanged)
+	require.Fail(t, "no ragged exchange")
 }

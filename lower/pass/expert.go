@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"mix/lower/ir"
+	"mix/lower/target"
 	"mix/sharding"
 	"mix/sharding/axis"
 )
@@ -46,7 +47,7 @@ func expert(m *ir.Module, ctx Context) (changed bool, err error) {
 		return false, err
 	}
 	changed = merged || ops+funcs > 0
-	e := &spreader{ctx: ctx, products: newProducts(m), channel: m.NextChannel()}
+	e := &spreader{ctx: ctx, products: newProducts(m), channel: m.NextChannel(), owners: ownersOf(m, ctx.Mesh)}
 	for _, f := range slices.Clone(m.Funcs) { // products adds functions
 		did, err := e.function(f)
 		if err != nil {
@@ -79,6 +80,7 @@ type spreader struct {
 	ctx      Context
 	products *products
 	channel  int // of the next collective
+	owners   *owners
 }
 
 // function rewrites f.
@@ -157,7 +159,7 @@ func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Val
 		if here && !slices.ContainsFunc(op.Results[:n], read) { // the gradient computes it, without the sums that make y of it
 			return nil, nil
 		}
-		s, err := e.split(x)
+		s, err := e.split(op, x)
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +171,7 @@ func (e *spreader) op(b ir.Builder, r *ir.Region, op *ir.Op, readers map[*ir.Val
 		if err != nil {
 			return nil, err
 		}
-		s, err := e.split(g.experts)
+		s, err := e.split(op, g.experts)
 		if err != nil {
 			return nil, err
 		}
@@ -231,8 +233,8 @@ func readGradient(op *ir.Op) (g gradientOf, err error) {
 	return g, nil
 }
 
-// split lays experts out on the mesh, or says why they do not fit.
-func (e *spreader) split(x experts) (s expertSplit, err error) {
+// split lays the experts of op out on the mesh, or says why they do not fit.
+func (e *spreader) split(op *ir.Op, x experts) (s expertSplit, err error) {
 	m := e.ctx.Mesh
 	if !x.stacked {
 		return s, fmt.Errorf("%d matrices of a tensor each, wanted one tensor of all experts to split over mesh %v", 3*x.e, m)
@@ -276,8 +278,33 @@ func (e *spreader) split(x experts) (s expertSplit, err error) {
 	case s.most > 0:
 		s.rows = min(s.rows, s.e*s.most)
 	}
+	s.chunks = 1
+	if s.exchange && s.most == 0 && e.alone(op) {
+		s.ragged, s.chunks = true, chunksOf(s.t, x.k)
+	}
 	if s.rows > maxSize {
 		return s, fmt.Errorf("%d rows a device, wanted at most %d", s.rows, maxSize)
 	}
 	return s, nil
 }
+
+// alone tells whether regions in the place of op are one device's work along all axes, on a platform that has ragged exchanges:
+// nobody could take one apart.
+func (e *spreader) alone(op *ir.Op) bool {
+	shared, met := e.owners.shared(op)
+	return e.ctx.Platform == target.CUDA && met && !slices.ContainsFunc(shared, func(a axis.Mesh) bool {
+		return e.ctx.Mesh.Size(a) > 1 && !slices.Contains(regionAxes(e.ctx.Mesh), a)
+	})
+}
+
+// chunksOf is in how many parts a device's tokens are exchanged and computed: two, where each leaves products so many rows that
+// reading their matrices twice costs little.
+func chunksOf(tokens, choices int) int {
+	if tokens%2 != 0 || tokens*choices < 2*chunkRows {
+		return 1
+	}
+	return 2
+}
+
+// chunkRows are the fewest rows of a part.
+const chunkRows = 2048

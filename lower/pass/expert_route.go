@@ -16,15 +16,19 @@ type route struct {
 	place *ir.Value // the place of a row among those computed, by expert: [N] of those received, [R] without an exchange
 	order *ir.Value // [N] its inverse, nil without an exchange
 	sizes *ir.Value // [E] rows of each expert
+
+	number         *ir.Value // [1] the device's number, nil where nobody asks
+	sent, received *ir.Value // [O] rows for each device that shares the experts and from each, nil unless exchanges are ragged
 }
 
-// newRoute counts, from the parts of inputs. kept, if not nil, are place and sizes from an earlier one.
+// newRoute counts, from the parts of inputs. kept, if not nil, are place and sizes from an earlier one, and what it received if
+// exchanges are ragged.
 func (s expertSplit) newRoute(b ir.Builder, in, kept []*ir.Value) route {
-	r := route{expertSplit: s}
+	r := route{expertSplit: s, number: s.numberOf(in)}
 	flat := b.Reshape(in[1], s.t*s.x.k) // [R]
 	r.fits = s.fitting(b, flat, in[2])
 	if !s.exchange {
-		r.stay(b, flat, s.numberOf(in))
+		r.stay(b, flat)
 		return r
 	}
 	r.send(b, flat)
@@ -33,20 +37,28 @@ func (s expertSplit) newRoute(b ir.Builder, in, kept []*ir.Value) route {
 		full := b.Compare("LT", r.from, b.Const(r.from.Type, strconv.Itoa(s.t*s.x.k))) // [N]
 		local := b.Binary("remainder", flat, b.Const(flat.Type, strconv.Itoa(s.e)))    // [R]
 		ids := b.Select(full, b.Rows(local, r.from), none)                             // [N]
-		place, sizes := s.byExpert(b, s.swap(b, ids))
+		ids = s.swap(b, ids)
+		place, sizes := s.byExpert(b, ids)
 		kept = []*ir.Value{place, sizes}
+		if s.ragged {
+			real := b.Convert(b.Compare("LT", ids, none), "i32")                                     // [N]
+			kept = append(kept, b.Reduce("add", b.Reshape(real, s.owners, s.rows/s.owners), "0", 1)) // [O]
+		}
 	}
 	r.place, r.sizes = kept[0], kept[1]
+	if s.ragged {
+		r.received = kept[2]
+	}
 	r.order = b.Inverse(r.place, s.rows, 0)
 	return r
 }
 
 // stay finds the rows of the device's own experts among those of all its tokens.
-func (r *route) stay(b ir.Builder, flat, number *ir.Value) {
+func (r *route) stay(b ir.Builder, flat *ir.Value) {
 	ids := flat
 	if r.owners > 1 {
 		none := b.Const(flat.Type, strconv.Itoa(r.e))
-		first := b.Mul(b.Broadcast(b.Reshape(number), []int{r.t * r.x.k}), none)
+		first := b.Mul(b.Broadcast(b.Reshape(r.number), []int{r.t * r.x.k}), none)
 		ids = b.Binary("subtract", flat, first)
 		above := b.Compare("GE", ids, b.Const(flat.Type, "0"))
 		r.mine = b.Binary("and", above, b.Compare("LT", ids, none))
@@ -71,6 +83,9 @@ func (r *route) send(b ir.Builder, flat *ir.Value) {
 	own := oneHot(b, bin, r.bins) // [R, bins]
 	if r.fits != nil {
 		own = b.Mul(own, b.Broadcast(b.Convert(r.fits, "i32"), []int{rows, r.bins}, 0))
+	}
+	if r.ragged {
+		r.sent = b.Reduce("add", own, "0", 0) // [O]
 	}
 	upTo := b.Reduce("add", b.Mul(own, b.CumSum(own, 0)), "0", 1) // [R] from 1
 	at := b.Binary("subtract", upTo, b.Const(upTo.Type, "1"))     // [R]
@@ -115,7 +130,7 @@ func (r route) there(b ir.Builder, x *ir.Value) *ir.Value {
 	if !r.exchange {
 		return rows
 	}
-	return b.Rows(r.swap(b, rows), r.order)
+	return b.Rows(r.trade(b, rows, r.sent, r.received, r.number), r.order)
 }
 
 // back brings results y [N, W] of rows to where they came from, [R, W].
@@ -123,7 +138,7 @@ func (r route) back(b ir.Builder, y *ir.Value) *ir.Value {
 	y = b.Rows(y, r.place)
 	here := r.mine
 	if r.exchange {
-		y, here = b.Rows(r.swap(b, y), r.slot), r.fits
+		y, here = b.Rows(r.trade(b, y, r.received, r.sent, r.number), r.slot), r.fits
 	}
 	if here != nil {
 		dims := y.Dims()

@@ -1,6 +1,8 @@
 package pass
 
 import (
+	"strconv"
+
 	"mix/lower/ir"
 	"mix/sharding"
 	"mix/sharding/axis"
@@ -20,6 +22,8 @@ type expertSplit struct {
 	hidden  []axis.Mesh // split F
 
 	exchange   bool // rows travel; else all devices that share the experts have the same tokens
+	ragged     bool // of what is sent, the rows alone travel
+	chunks     int  // parts of the tokens that are exchanged and computed one after the other
 	t, e, f    int
 	owners     int // O
 	rows       int // N
@@ -92,6 +96,20 @@ func (s expertSplit) sum(b ir.Builder, x *ir.Value, axes []axis.Mesh) *ir.Value 
 	}
 	s.channel++
 	return b.AllReduce(x, s.ctx.Mesh.Groups(axes...), s.channel-1)
+}
+
+// trade sends rows [N, W], one part for each device that shares the experts, and gives those it was sent. sent and received, [O] i32
+// and not nil where exchanges are ragged, are how many rows of each part, from its first, somebody reads; the others are zeros then.
+func (s expertSplit) trade(b ir.Builder, rows, sent, received, number *ir.Value) *ir.Value {
+	if !s.ragged {
+		return s.swap(b, rows)
+	}
+	each := b.Const(sent.Type, strconv.Itoa(s.rows/s.owners))
+	from := b.Mul(b.Iota(0, "i32", s.owners), each)                    // [O]
+	to := b.Mul(b.Broadcast(b.Reshape(number), []int{s.owners}), each) // [O] this device's part, there
+	s.channel++
+	return b.RaggedAllToAll(rows, b.Const(rows.Type, "0.0"), ir.Ragged{From: from, Send: sent, To: to, Receive: received},
+		s.ctx.Mesh.Groups(s.experts...), s.channel-1)
 }
 
 // swap sends the parts of rows [N, …], one for each device that shares the experts, and gives those it was sent.

@@ -14,18 +14,26 @@ import (
 //	                   with transposed = "true" x [R, N] → y [R, M], by the transposed matrices
 //	mix.grouped_outer  a [R, N], b [R, M], sizes → y [E, N, M], y[e] = Σ a[r]·b[r]ᵀ over the rows of e
 //
-// Groups may have fewer rows than there are; results of the others are zeros, and no sum has them.
+//	mix.grouped_pair   x, w, x2, w2, sizes → the sum of two products by transposed matrices
+//	mix.grouped_swiglu x, gate and up [E, N, M], sizes → silu(g)·u [R, N] of the products g and u, and these if they are asked for
+//	mix.grouped_swiglu_gradient dh, g, u [R, N], sizes → the gradients by g and by u, and silu(g)·u
+//
+// Groups may have fewer rows than there are. Results of the others are zeros, with rest = "unread" and of the last three
+// anything, and no sum has them.
 //
 // After: on cpu none of them is left. Each group's rows run in blocks through its own matrix, so that the
 // work is that of the rows and not E times as much; sums have a fixed order. On cuda those by matrices of one tensor are
 // kernels, and work and order are the same.
 func groupedGEMM(m *ir.Module, ctx Context) (changed bool, err error) {
-	return takeRules(m, ctx, groupedGEMMName, groupedOuterName)
+	return takeRules(m, ctx, groupedPairName, groupedSwiGLUName, groupedSwiGLUGradientName, groupedGEMMName, groupedOuterName)
 }
 
 const (
-	groupedGEMMName  = "mix.grouped_gemm"
-	groupedOuterName = "mix.grouped_outer"
+	groupedGEMMName           = "mix.grouped_gemm"
+	groupedOuterName          = "mix.grouped_outer"
+	groupedPairName           = "mix.grouped_pair"
+	groupedSwiGLUName         = "mix.grouped_swiglu"
+	groupedSwiGLUGradientName = "mix.grouped_swiglu_gradient"
 )
 
 // groups is what both composites have.

@@ -104,12 +104,15 @@ type rule func(b ir.Builder, op *ir.Op) ([]*ir.Value, error)
 // rules holds the fast forms, by composite and platform. A composite without a row is emitted as
 // stablehlo.composite, and XLA inlines its body: that costs speed and never correctness.
 var rules = map[string]map[string]rule{
-	routedName:         {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
-	routedGradientName: {target.CUDA: routedExpertsGradientCUDA},
-	groupedGEMMName:    {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
-	groupedOuterName:   {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
-	attentionName:      {target.CUDA: attentionCUDA},
-	pagedAttentionName: {target.CUDA: pagedAttentionCUDA},
+	routedName:                {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
+	routedGradientName:        {target.CUDA: routedExpertsGradientCUDA},
+	groupedGEMMName:           {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
+	groupedOuterName:          {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
+	groupedPairName:           {target.CUDA: groupedPairCUDA},
+	groupedSwiGLUName:         {target.CUDA: groupedSwiGLUCUDA},
+	groupedSwiGLUGradientName: {target.CUDA: groupedSwiGLUGradientCUDA},
+	attentionName:             {target.CUDA: attentionCUDA},
+	pagedAttentionName:        {target.CUDA: pagedAttentionCUDA},
 }
 
 // takeRules replaces every composite called one of names by its rule for the platform, if there is one.

@@ -6,7 +6,7 @@ type BlockMap struct {
 	Block int // rows of a block, a power of two
 }
 
-// Call is the kernel, one program: sizes [E] i32 → offsets [E+1] i32, blocks [2, P] i32. Sizes sum to R, with Rest to at
+// Call is the kernel, one program: sizes [E] i32 → offsets [E+1] i32, blocks [2, P] i32. Sizes sum to at
 // most R.
 func (m BlockMap) Call() (Call, error) {
 	const name = "group_blocks"

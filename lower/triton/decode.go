@@ -23,7 +23,7 @@ func (d Decode) Up(t Tile) (Call, error) {
 		return Call{}, err
 	}
 	k := newKernel(name, t)
-	x, order, gate, up := k.upOperands(d.Groups, d.Elem, d.Tokens, d.Width, d.Hidden)
+	x, order, gate, up := k.upOperands(d.Groups, d.Elem, d.Tokens, d.Width, d.Hidden, false)
 	blocks, offsets := k.groupOperands(d.Groups, t.M)
 	var results []*Value
 	if t.Split == 1 {

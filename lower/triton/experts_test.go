@@ -57,7 +57,46 @@ func TestUpIsGatherProductsAndSwiGLU(t *testing.T) {
 		near(t, h, out[0], tolerance(elem))
 		near(t, g, out[1], tolerance(elem))
 		near(t, u, out[2], tolerance(elem))
+
+		rows := interp.Floats(elem, nil) // the same gathered before
+		for _, row := range rt.order {
+			at := int(row) / rt.choices * width
+			rows.Floats = append(rows.Floats, x.Floats[at:at+width]...)
+		}
+		k.Tokens, k.Choices, k.Ordered, k.Keep = len(rt.order), 1, true, false
+		c, err = k.Call(small)
+		near(t, h, run(t, c, err, append([]*interp.Array{rows, gate, up}, rt.operands(small.M)...)...)[0], tolerance(elem))
 	})
+}
+
+// TestGradientOfSwiGLU holds the kernel to differences of silu(g)·u; rows behind the last group are not read.
+func TestGradientOfSwiGLU(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	const rows, hidden, full = 11, 40, 7
+	for _, elem := range []triton.Elem{triton.F32, triton.BF16} {
+		dh, g, u := random(r, elem, rows, hidden), random(r, elem, rows, hidden), random(r, elem, rows, hidden)
+		var want [3][]float64
+		for i := range full * hidden {
+			d, x, y := float64(dh.Floats[i]), float64(g.Floats[i]), float64(u.Floats[i])
+			const step = 1e-5
+			want[0] = append(want[0], d*y*(silu(x+step)-silu(x-step))/(2*step))
+			want[1] = append(want[1], d*silu(x))
+			want[2] = append(want[2], silu(x)*y)
+		}
+		for i := full * hidden; i < rows*hidden; i++ {
+			dh.Floats[i], g.Floats[i], u.Floats[i] = float32(math.NaN()), float32(math.NaN()), float32(math.NaN())
+		}
+		p, err := triton.SwiGLUGradient{Groups: triton.Groups{Rows: rows, Experts: 3}, Hidden: hidden, Elem: elem}.Plan()
+		require.NoError(t, err)
+		all := map[string]*interp.Array{"dh": dh, "g": g, "u": u, "sizes": i32([]int64{2, 0, 5})}
+		execute(t, p, all)
+		for i, name := range p.Outputs {
+			all[name].Floats = all[name].Floats[:full*hidden]
+			near(t, want[i], all[name], tolerance(elem))
+		}
+	}
+	_, err := triton.SwiGLUGradient{Groups: triton.Groups{Rows: rows, Experts: 3}, Hidden: hidden, Elem: triton.I32}.Call()
+	require.ErrorContains(t, err, "elements i32")
 }
 
 func TestGroupedMultipliesRowsByTheirMatrix(t *testing.T) {

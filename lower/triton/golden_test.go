@@ -20,21 +20,22 @@ func byName(name string, sizes, tile []byte) (triton.Call, error) {
 		}
 	}
 	tiled := map[string]func() (triton.Call, error){
-		"up":          func() (triton.Call, error) { return of[triton.Up](sizes).Call(t) },
-		"grouped":     func() (triton.Call, error) { return of[triton.Grouped](sizes).Call(t) },
-		"outer":       func() (triton.Call, error) { return of[triton.Outer](sizes).Call(t) },
-		"decode_up":   func() (triton.Call, error) { return of[triton.Decode](sizes).Up(t) },
-		"decode_down": func() (triton.Call, error) { return of[triton.Decode](sizes).Down(t) },
-		"paged":       func() (triton.Call, error) { return of[triton.Paged](sizes).Call(t) },
-		"flash":       func() (triton.Call, error) { return of[triton.Flash](sizes).Call(t) },
-		"fp8":         func() (triton.Call, error) { return of[triton.FP8](sizes).Call(t) },
-		"combine":     func() (triton.Call, error) { return of[triton.Combine](sizes).Call() },
-		"swiglu":      func() (triton.Call, error) { return of[triton.SwiGLU](sizes).Call() },
-		"permute":     func() (triton.Call, error) { return of[triton.Permute](sizes).Call() },
-		"route":       func() (triton.Call, error) { return of[triton.Route](sizes).Call() },
-		"block_map":   func() (triton.Call, error) { return of[triton.BlockMap](sizes).Call() },
-		"paged_join":  func() (triton.Call, error) { return of[triton.PagedCombine](sizes).Call() },
-		"quantize":    func() (triton.Call, error) { return of[triton.Quantize](sizes).Call() },
+		"up":              func() (triton.Call, error) { return of[triton.Up](sizes).Call(t) },
+		"grouped":         func() (triton.Call, error) { return of[triton.Grouped](sizes).Call(t) },
+		"outer":           func() (triton.Call, error) { return of[triton.Outer](sizes).Call(t) },
+		"decode_up":       func() (triton.Call, error) { return of[triton.Decode](sizes).Up(t) },
+		"decode_down":     func() (triton.Call, error) { return of[triton.Decode](sizes).Down(t) },
+		"paged":           func() (triton.Call, error) { return of[triton.Paged](sizes).Call(t) },
+		"flash":           func() (triton.Call, error) { return of[triton.Flash](sizes).Call(t) },
+		"fp8":             func() (triton.Call, error) { return of[triton.FP8](sizes).Call(t) },
+		"combine":         func() (triton.Call, error) { return of[triton.Combine](sizes).Call() },
+		"swiglu_gradient": func() (triton.Call, error) { return of[triton.SwiGLUGradient](sizes).Call() },
+		"swiglu":          func() (triton.Call, error) { return of[triton.SwiGLU](sizes).Call() },
+		"permute":         func() (triton.Call, error) { return of[triton.Permute](sizes).Call() },
+		"route":           func() (triton.Call, error) { return of[triton.Route](sizes).Call() },
+		"block_map":       func() (triton.Call, error) { return of[triton.BlockMap](sizes).Call() },
+		"paged_join":      func() (triton.Call, error) { return of[triton.PagedCombine](sizes).Call() },
+		"quantize":        func() (triton.Call, error) { return of[triton.Quantize](sizes).Call() },
 	}
 	return tiled[name]()
 }
@@ -75,7 +76,7 @@ func TestAnySizesAreAKernelOrAnError(t *testing.T) {
 			sizes[f] = size()
 		}
 		tile := triton.Tile{M: size(), N: size(), K: size(), Group: size(), Split: size(), Warps: 4, Stages: 2}
-		names := []string{"up", "grouped", "outer", "decode_up", "decode_down", "paged", "flash", "fp8", "combine", "swiglu", "permute", "route", "block_map", "paged_join", "quantize"}
+		names := []string{"up", "grouped", "outer", "decode_up", "decode_down", "paged", "flash", "fp8", "combine", "swiglu", "swiglu_gradient", "permute", "route", "block_map", "paged_join", "quantize"}
 		name := names[r.IntN(len(names))]
 		if name == "combine" {
 			sizes["Rows"] = "f32" // there it is an element type

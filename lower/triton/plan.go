@@ -165,6 +165,43 @@ func (g Grouped) Plan(t Table) (Plan, error) {
 	return p, err
 }
 
+// Plan is the first half of experts on rows in group order whose sizes are known: x [R, D], gate, up, sizes [E] i32 → h
+// [R, F], with Keep g and u too.
+func (u Up) Plan(t Table) (Plan, error) {
+	p := Plan{types: map[string]string{}, Inputs: []string{"x", "gate", "up", "sizes"}, Outputs: []string{"h"}}
+	if !u.Ordered {
+		return p, fmt.Errorf("triton: experts_up: rows in the order of tokens, wanted group order")
+	}
+	if u.Keep {
+		p.Outputs = append(p.Outputs, "g", "u")
+	}
+	if err := u.Groups.check("experts_up"); err != nil {
+		return p, err
+	}
+	tile, err := t.Choose("up", u.Elem, u.Average())
+	if err != nil {
+		return p, err
+	}
+	if err := p.add([]string{"sizes"}, []string{"offsets", "blocks"})(BlockMap{u.Groups, tile.M}.Call()); err != nil {
+		return p, err
+	}
+	err = p.add([]string{"x", "gate", "up", "blocks", "offsets"}, p.Outputs)(u.Call(tile))
+	return p, err
+}
+
+// Plan is the gradient of SwiGLU of rows in groups whose sizes are known: dh, g, u [R, F], sizes [E] i32 → dg, du, h.
+func (s SwiGLUGradient) Plan() (Plan, error) {
+	p := Plan{types: map[string]string{}, Inputs: []string{"dh", "g", "u", "sizes"}, Outputs: []string{"dg", "du", "h"}}
+	if err := p.add([]string{"sizes"}, []string{"offsets", "blocks"})(BlockMap{s.Groups, boundsBlock}.Call()); err != nil {
+		return p, err
+	}
+	err := p.add([]string{"dh", "g", "u", "offsets"}, p.Outputs)(s.Call())
+	return p, err
+}
+
+// boundsBlock are the rows of a block where a BlockMap is asked for bounds alone.
+const boundsBlock = 16
+
 // Plan is the sum of outer products of groups whose sizes are known: a, b, sizes [E] i32 → y.
 func (o Outer) Plan(t Table) (Plan, error) {
 	p := Plan{types: map[string]string{}, Inputs: []string{"a", "b", "sizes"}, Outputs: []string{"y"}}
@@ -175,7 +212,7 @@ func (o Outer) Plan(t Table) (Plan, error) {
 	if err != nil {
 		return p, err
 	}
-	if err := p.add([]string{"sizes"}, []string{"offsets", "blocks"})(BlockMap{o.Groups, 16}.Call()); err != nil {
+	if err := p.add([]string{"sizes"}, []string{"offsets", "blocks"})(BlockMap{o.Groups, boundsBlock}.Call()); err != nil {
 		return p, err
 	}
 	err = p.add([]string{"a", "b", "offsets"}, []string{"y"})(o.Call(tile))

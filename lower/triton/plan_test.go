@@ -138,6 +138,8 @@ func TestGroupedPlansTakeSizes(t *testing.T) {
 
 	_, err = triton.Grouped{Groups: triton.Groups{Rows: rows, Experts: 2, Rest: true}, In: n, Out: m, Elem: triton.F32, Routed: true, Choices: 1}.Call(small)
 	require.ErrorContains(t, err, "wanted none in the order of routed rows")
+	_, err = triton.Up{Groups: rt.groups(), Tokens: rt.tokens, Choices: rt.choices, Width: n, Hidden: m, Elem: triton.F32}.Plan(tiny(1))
+	require.ErrorContains(t, err, "wanted group order")
 	_, err = triton.Grouped{Groups: rt.groups(), In: n, Out: m, Elem: triton.F32, Routed: true}.Plan(tiny(1))
 	require.ErrorContains(t, err, "wanted group order")
 	_, err = triton.Outer{Groups: rt.groups(), N: n, M: m, Elem: triton.F32}.Plan(triton.Table{})
@@ -177,6 +179,14 @@ func TestRowsBehindTheLastGroup(t *testing.T) {
 			_, err = interp.Run(p.Steps[1].Call, a, w, all["blocks"], all["offsets"])
 			require.NoError(t, err, "an element of y is not written")
 			near(t, product, all["y"], 1e-5)
+			open := triton.Groups{Rows: rows, Experts: len(sizes)} // rows behind are nobody's
+			p, err = triton.Up{Groups: open, Ordered: true, Tokens: rows, Choices: 1, Width: n, Hidden: m, Elem: triton.F32}.Plan(tiny(1))
+			require.NoError(t, err)
+			all = map[string]*interp.Array{"x": a, "gate": w, "up": w, "sizes": i32(sizes)}
+			execute(t, p, all)
+			for i, x := range product {
+				require.InDelta(t, silu(x)*x, all["h"].Floats[i], 1e-4, "element %d", i)
+			}
 			p, err = triton.Outer{Groups: groups, N: n, M: m, Elem: triton.F32}.Plan(tiny(1))
 			require.NoError(t, err)
 			all = map[string]*interp.Array{"a": a, "b": b, "sizes": i32(sizes)}

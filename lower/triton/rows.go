@@ -9,8 +9,8 @@ import "fmt"
 //	blocks  [2, P] i32    expert and first row of each block of M rows; expert E where a block is not used
 //	offsets [E+1]  i32    where each group begins, and the last ends
 //
-// With Rest there may be rows behind the last group, whose results are zeros. Their blocks are of expert E, and those
-// that are not used of expert E+1.
+// Rows behind the last group are in no block and their results are not written. With Rest these are zeros: their blocks are
+// of expert E, and those that are not used of expert E+1.
 type Groups struct {
 	Rows    int // R
 	Experts int // E
@@ -261,8 +261,12 @@ func checkRouted(kernel string, g Groups, e Elem, t Tile, tokens, choices, width
 	return nil
 }
 
-// upOperands declares the rows [T, D], their order and the matrices gate and up [E, F, D] that both up projections read.
-func (k *kernel) upOperands(g Groups, e Elem, tokens, width, hidden int) (x, order, gate, up *Value) {
-	return k.operand("x", e, tokens, width), k.operand("order", I32, g.Rows),
-		k.operand("gate", e, g.Experts, hidden, width), k.operand("up", e, g.Experts, hidden, width)
+// upOperands declares the rows [T, D], their order unless they have it, and the matrices gate and up [E, F, D] that both up
+// projections read.
+func (k *kernel) upOperands(g Groups, e Elem, tokens, width, hidden int, ordered bool) (x, order, gate, up *Value) {
+	x = k.operand("x", e, tokens, width)
+	if !ordered {
+		order = k.operand("order", I32, g.Rows)
+	}
+	return x, order, k.operand("gate", e, g.Experts, hidden, width), k.operand("up", e, g.Experts, hidden, width)
 }

@@ -7,11 +7,12 @@ type Up struct {
 	Width, Hidden   int // D, F
 	Elem            Elem
 	Keep            bool // also give the products, which the gradient needs
+	Ordered         bool // x are the rows themselves, in group order: Tokens is R, Choices 1
 }
 
 // Call is the kernel.
 //
-//	x       [T, D]     order [R] i32, the routed row at each place of the group order
+//	x       [T, D]     order [R] i32, the routed row at each place of the group order; none if Ordered
 //	gate    [E, F, D]  up    [E, F, D]
 //	blocks, offsets    see Groups
 //	h       [R, F]     in group order: silu(gate·x)·(up·x), of f32 sums
@@ -22,7 +23,7 @@ func (u Up) Call(t Tile) (Call, error) {
 		return Call{}, err
 	}
 	k := newKernel(name, t)
-	x, order, gate, up := k.upOperands(u.Groups, u.Elem, u.Tokens, u.Width, u.Hidden)
+	x, order, gate, up := k.upOperands(u.Groups, u.Elem, u.Tokens, u.Width, u.Hidden, u.Ordered)
 	blocks, offsets := k.groupOperands(u.Groups, t.M)
 	results := []*Value{k.result("h", u.Elem, u.Rows, u.Hidden)}
 	if u.Keep {
@@ -33,15 +34,21 @@ func (u Up) Call(t Tile) (Call, error) {
 	pm, pn := k.order(k.Program(0), u.Blocks(t.M), columns, t.Group)
 	b := k.block(blocks, offsets, pm, u.Groups, t.M)
 	k.If(b.used, func() {
-		token := k.Div(k.Load(k.Ptr(order, b.rows), b.own), k.Int(u.Choices)) // [M]
-		_, inside := k.span(pn, t.N, u.Hidden)                                // [N]
+		var rows stream // [M, K]
+		if u.Ordered {
+			rows = k.across(k.Ptr(x, k.long(b.first, u.Width)), k.offsets(k.Range(t.M), u.Width, t.M*u.Width), b.own, t.K)
+		} else {
+			token := k.Div(k.Load(k.Ptr(order, b.rows), b.own), k.Int(u.Choices)) // [M]
+			rows = k.across(x, k.offsets(token, u.Width, u.Tokens*u.Width), b.own, t.K)
+		}
+		_, inside := k.span(pn, t.N, u.Hidden) // [N]
 		first := k.Add(k.long(b.expert, u.Hidden*u.Width), k.long(pn, t.N*u.Width))
 		weights := k.offsets(k.Range(t.N), u.Width, t.N*u.Width)
 		p := k.depth(u.Width, t.K)
 		p.streams = []stream{
-			k.across(x, k.offsets(token, u.Width, u.Tokens*u.Width), b.own, t.K), // [M, K]
-			k.down(k.Ptr(gate, first), weights, inside, t.K),                     // [K, N]
-			k.down(k.Ptr(up, first), weights, inside, t.K),                       // [K, N]
+			rows,
+			k.down(k.Ptr(gate, first), weights, inside, t.K), // [K, N]
+			k.down(k.Ptr(up, first), weights, inside, t.K),   // [K, N]
 		}
 		p.dots = []term{{0, 1, 0}, {0, 2, 1}}
 		sums := k.sum(p, k.Zeros(F32, t.M, t.N), k.Zeros(F32, t.M, t.N))
