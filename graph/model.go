@@ -67,13 +67,17 @@ type Recompute int
 const (
 	RecomputeNothing   Recompute = iota
 	RecomputeAttention           // scores and their softmax, [B, H, S, S] a layer
+	RecomputeLayers              // all but what goes into a layer, in the Stacked layout; in the others nothing
 )
 
 // RunForGradient is Run with what autodiff needs kept: without a cache, whole sequences from position 0. In
-// the Stacked layout that is what goes into each layer, and the backward pass computes all in it again.
+// the Stacked layout the compiler keeps what is costly to compute again, where it can.
 func RunForGradient(c Config, w Weights, in Inputs, keep Keep, again Recompute) Result {
 	w.again = again
-	return run(c, w, in, nil, keep, composite.ScanForGradient)
+	if again == RecomputeLayers {
+		return run(c, w, in, nil, keep, composite.ScanForGradient)
+	}
+	return run(c, w, in, nil, keep, composite.ScanStored)
 }
 
 type scanner func(in composite.Scanned, outs []shapes.Shape, layer composite.Layer) (last, all []*Node)

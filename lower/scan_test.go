@@ -176,7 +176,7 @@ var scanTolerance = map[dtypes.DType]float64{dtypes.Float32: 1e-6, dtypes.BFloat
 func TestScanIsTheUnrolledLoop(t *testing.T) {
 	b := cpu(t)
 	type scanner func(in composite.Scanned, outs []shapes.Shape, l composite.Layer) (last, all []*gx.Node)
-	for name, scan := range map[string]scanner{"scan": composite.Scan, "scan for gradient": composite.ScanForGradient} {
+	for name, scan := range map[string]scanner{"scan": composite.Scan, "scan for gradient": composite.ScanForGradient, "stored scan": composite.ScanStored} {
 		for narrow, tolerance := range scanTolerance {
 			for _, layers := range []int{1, 5} {
 				t.Run(fmt.Sprintf("%s of %d in %s", name, layers, narrow), func(t *testing.T) {
@@ -217,12 +217,48 @@ func TestScanGradientIsTheUnrolledLoops(t *testing.T) {
 					wrt := []*gx.Node{in[0], in[2], in[5], in[6], in[7]}
 					last, all := composite.ScanForGradient(s.scanned(), s.outs(), s.layer)
 					got := gx.Gradient(loss(last, all), wrt...)
+					last, all = composite.ScanStored(s.scanned(), s.outs(), s.layer)
+					stored := gx.Gradient(loss(last, all), wrt...)
 					last, all = s.unrolled()
-					return shown(got, gx.Gradient(loss(last, all), wrt...))
+					return shown(got, stored, gx.Gradient(loss(last, all), wrt...))
 				})
-				compare(t, []string{"carry", "narrow carry", "weights", "stacked", "narrow stacked"}, out[:5], out[5:], tolerance)
+				names := []string{"carry", "narrow carry", "weights", "stacked", "narrow stacked"}
+				compare(t, names, out[:5], out[10:], tolerance)
+				compare(t, names, out[5:10], out[10:], tolerance)
 			})
 		}
+	}
+}
+
+// TestStoredScanMultipliesOnce counts products: a layer has two, and each two more in the gradient.
+func TestStoredScanMultipliesOnce(t *testing.T) {
+	l, err := lower.NewLowerer(lower.Options{Verify: true})
+	require.NoError(t, err)
+	for _, tt := range []struct {
+		name string
+		scan func(in composite.Scanned, outs []shapes.Shape, l composite.Layer) (last, all []*gx.Node)
+		want int
+	}{{"computed again", composite.ScanForGradient, 2 + 2 + 4}, {"stored", composite.ScanStored, 2 + 4}} {
+		g := gx.NewGraph(l, "scan")
+		var in []*gx.Node
+		for i, x := range loopArgs(4) {
+			x, ok := x.(*tensors.Tensor)
+			shape := shapes.Make(dtypes.Int32)
+			switch {
+			case ok:
+				shape = x.Shape()
+			case i == 4:
+				shape = shapes.Make(dtypes.Int32, loopWidth)
+			}
+			in = append(in, gx.Parameter(g, fmt.Sprint("p", i), shape))
+		}
+		s := loopOf(in, dtypes.Float32)
+		last, all := tt.scan(s.scanned(), s.outs(), s.layer)
+		loss := gx.Add(gx.ReduceAllSum(last[0]), gx.ReduceAllSum(all[2]))
+		require.NoError(t, g.Compile(gx.Gradient(loss, in[0], in[5], in[6])...))
+		listing, err := lower.ListingOf(g.Executable())
+		require.NoError(t, err)
+		require.Equal(t, tt.want, strings.Count(listing.Text, "stablehlo.dot_general"), tt.name)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"mix/graph"
 	"mix/graph/composite"
 	"mix/lower"
+	"mix/lower/target"
 	"mix/sharding"
 	"mix/sharding/axis"
 )
@@ -23,8 +24,20 @@ func (o Options) Fits(mesh sharding.Mesh, rules sharding.Rules) error {
 	return err
 }
 
-// on lays the model out on the mesh of a backend. It refuses what does not divide.
-func (m model) on(be *lower.Backend) (model, error) { return m.over(be.Mesh(), be.ShardingRules()) }
+// on lays the model out for the platform of a backend and on its mesh. It refuses what does not divide.
+func (m model) on(be *lower.Backend) (model, error) {
+	t, err := target.Lookup(be.Platform())
+	if err != nil {
+		return m, err
+	}
+	if t.LoopLayers > 0 && m.Model.Layers >= t.LoopLayers {
+		m.layout = graph.Stacked
+		if err := m.list(); err != nil {
+			return m, err
+		}
+	}
+	return m.over(be.Mesh(), be.ShardingRules())
+}
 
 // over lays the model out on a mesh.
 func (m model) over(mesh sharding.Mesh, rules sharding.Rules) (model, error) {

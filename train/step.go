@@ -64,10 +64,13 @@ func (b batch) inputs() graph.Inputs {
 	return graph.Inputs{Tokens: b.tokens, Segments: b.segments, Positions: b.positions}
 }
 
-// again is what the backward pass of a layer computes again. All of a layer is the matter of the layout.
+// again is what the backward pass of a layer computes again.
 func (m model) again() graph.Recompute {
-	if m.Recompute == RecomputeSelective {
+	switch m.Recompute {
+	case RecomputeSelective:
 		return graph.RecomputeAttention
+	case RecomputeFull:
+		return graph.RecomputeLayers
 	}
 	return graph.RecomputeNothing
 }

@@ -88,14 +88,32 @@ type Layer func(in Scanned) (next, outs []*Node)
 // outs are the shapes of one layer's outputs, for one microbatch if there are any. It returns the last carry, and the
 // outputs of all layers stacked, [L, …], or [L, M, …] with microbatches.
 func Scan(in Scanned, outs []shapes.Shape, layer Layer) (last, all []*Node) {
-	return scan(in, outs, layer, false)
+	return scan(in, outs, layer, noGradient)
 }
 
 // ScanForGradient is Scan that also keeps the carry before each layer, from which the gradient computes
 // the layer again: memory grows by one carry a layer, not by all that a layer computes inside.
 func ScanForGradient(in Scanned, outs []shapes.Shape, layer Layer) (last, all []*Node) {
-	return scan(in, outs, layer, true)
+	return scan(in, outs, layer, keepCarry)
 }
+
+// ScanStored is ScanForGradient whose gradient need not compute the costly parts of a layer again where the compiler keeps
+// them: memory grows by their results. Not with microbatches.
+func ScanStored(in Scanned, outs []shapes.Shape, layer Layer) (last, all []*Node) {
+	if in.Micro > 0 || in.Lead > 1 {
+		panic(fmt.Errorf("scan: %d microbatches and %d axes of layers, want none and one where layers are stored", in.Micro, in.Lead))
+	}
+	return scan(in, outs, layer, keepAll)
+}
+
+// keeping is what a scan keeps for its gradient.
+type keeping int
+
+const (
+	noGradient keeping = iota
+	keepCarry
+	keepAll // where the compiler can
+)
 
 // scanState is what the gradient of a scan needs beside the call's inputs and outputs.
 type scanState struct {
@@ -104,17 +122,19 @@ type scanState struct {
 	in    Scanned // as called, for the number of each
 	outs  []shapes.Shape
 	keep  bool
+	store bool
 	kept  []*Node // [L, …] the carry before each layer
 }
 
-func scan(in Scanned, outs []shapes.Shape, layer Layer, keep bool) (last, all []*Node) {
+func scan(in Scanned, outs []shapes.Shape, layer Layer, what keeping) (last, all []*Node) {
 	if len(in.Carry) == 0 || len(in.Stacked) == 0 {
 		panic(fmt.Errorf("scan: %d carried and %d stacked values, want at least one of each", len(in.Carry), len(in.Stacked)))
 	}
 	if in.Micro > 0 && len(in.Weights) > 0 || in.Micro == 0 && len(in.Each) > 0 {
 		panic(fmt.Errorf("scan: %d microbatches, %d values of each and %d weights, want no weights with microbatches and none of each without", in.Micro, len(in.Each), len(in.Weights)))
 	}
-	st := &scanState{layer: layer, lead: in.lead(), in: in, outs: outs, keep: keep}
+	keep := what != noGradient
+	st := &scanState{layer: layer, lead: in.lead(), in: in, outs: outs, keep: keep, store: what == keepAll}
 	for i, s := range slices.Concat(in.Stacked, in.Frozen) {
 		if s.Rank() < len(st.lead) || !slices.Equal(s.Shape().Dimensions[:len(st.lead)], st.lead) {
 			panic(fmt.Errorf("scan: stacked value %d is %s, want %v layers", i, s.Shape(), st.lead))
@@ -128,6 +148,9 @@ func scan(in Scanned, outs []shapes.Shape, layer Layer, keep bool) (last, all []
 	as := st.attrs()
 	if keep {
 		as = append(as, [2]string{"keep", "true"})
+	}
+	if st.store {
+		as = append(as, [2]string{"store", "true"})
 	}
 	results := call(ScanName, as, in.all(), st, st.forward)
 	n := len(in.Carry)

@@ -33,17 +33,24 @@ func scanVJP(inputs, dys []*Node, state any) []*Node {
 }
 
 // onceGradient is the gradient of one layer on one microbatch, a composite like once: from its inputs and the gradients
-// of its results those of the float carries, weights and stacked values.
+// of its results those of the float carries, weights and stacked values. Of a stored scan it gives the layer's results too, behind
+// these: nobody reads them but the compiler.
 func (st *scanState) onceGradient(in Scanned, dys []*Node) []*Node {
 	all := in.all()
 	return call(LayerGradientName, nil, append(all, dys...), nil, func(xs []*Node) []*Node {
 		in, n, nw := in.like(xs[:len(all)]), len(in.Carry), len(in.Weights)
+		var results []*Node
 		dxs := throughBody(slices.Concat(in.Carry, in.Weights, in.Stacked), xs[len(all):], func(ys []*Node) []*Node {
 			in.Carry, in.Weights, in.Stacked = ys[:n], ys[n:n+nw], ys[n+nw:]
 			next, outs := st.layer(in)
-			return append(slices.Clone(next), outs...)
+			results = append(slices.Clone(next), outs...)
+			return results
 		})
-		return slices.DeleteFunc(dxs, func(x *Node) bool { return x == nil })
+		dxs = slices.DeleteFunc(dxs, func(x *Node) bool { return x == nil })
+		if st.store {
+			dxs = append(dxs, results...)
+		}
+		return dxs
 	})
 }
 
@@ -53,7 +60,7 @@ func (st *scanState) acrossGradient(in Scanned, dys []*Node) (dcarry, dweights [
 	c := len(floatsOf(in.Carry))
 	if in.Micro == 0 {
 		results := st.onceGradient(in, dys)
-		return results[:c], results[c:]
+		return results[:c], results[c : c+len(floatsOf(in.Weights))+len(floatsOf(in.Stacked))]
 	}
 	g, all := in.Carry[0].Graph(), in.all()
 	init := []*Node{Const(g, int32(0))} // and gradients of carries [M, …], of stacked values, inputs, dys

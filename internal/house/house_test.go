@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,13 +87,16 @@ var forms = map[string]string{
 	composite.PagedAttentionName:        "rule",
 	composite.PutRowsName:               "body only",
 	composite.ConstrainName:             "taken by the pass constrain",
-	composite.ScanName:                  "laid on stages by the pass pipeline, else its body",
-	composite.ScanGradientName:          "laid on stages by the pass pipeline, else its body",
+	composite.ScanName:                  "laid on stages by the pass pipeline, written anew by store, else its body",
+	composite.ScanGradientName:          "laid on stages by the pass pipeline, written anew by store, else its body",
 	composite.LayerName:                 "called by the pass pipeline, else its body",
 	composite.LayerGradientName:         "called by the pass pipeline, else its body",
 	composite.RecomputeName:             "body only",
 	composite.RoutedExpertsGradientName: "rule",
 }
+
+// madeByPasses are composites that the pass expert makes for later ones.
+var madeByPasses = []string{"mix.grouped_pair", "mix.grouped_swiglu", "mix.grouped_swiglu_gradient"}
 
 func TestCompositesAreKnownToPasses(t *testing.T) {
 	rules := pass.Rules()
@@ -101,7 +105,9 @@ func TestCompositesAreKnownToPasses(t *testing.T) {
 		require.Equal(t, forms[name] == "rule", len(rules[name]) > 0, "composite %s", name)
 	}
 	for name := range rules {
-		require.Contains(t, composite.Names, name, "a rule for a composite that no model has")
+		if !slices.Contains(madeByPasses, name) {
+			require.Contains(t, composite.Names, name, "a rule for a composite that no model has")
+		}
 	}
 }
 

@@ -27,6 +27,14 @@ var list = []Pass{
 		Run: expert,
 	},
 	{
+		Name: "store",
+		Does: "keeps what a scan's layers compute for its gradient, where the scan says so",
+		After: []After{
+			{"expert", "what a forward pass keeps goes straight to its gradient there"},
+		},
+		Run: store,
+	},
+	{
 		Name: "routed_experts",
 		Does: "puts the platform's form of mix.routed_experts and of its gradient in their place",
 		After: []After{

@@ -26,7 +26,7 @@ func pipeline(m *ir.Module, ctx Context) (changed bool, err error) {
 		return false, nil
 	}
 	channel := m.NextChannel()
-	for _, name := range []string{"mix.scan", "mix.scan_gradient"} {
+	for _, name := range []string{scanName, scanGradientName} {
 		did, err := rewrite(m, name, func(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 			if entry(op, "lead") != 3 {
 				return nil, nil
@@ -73,7 +73,7 @@ type stages struct {
 }
 
 func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err error) {
-	p = &stages{op: op, mesh: mesh, gradient: composite(op) == "mix.scan_gradient", outs: entry(op, "outs")}
+	p = &stages{op: op, mesh: mesh, gradient: composite(op) == scanGradientName, outs: entry(op, "outs")}
 	n, each, shared, frozen := entry(op, "carry"), entry(op, "each"), entry(op, "shared"), entry(op, "frozen")
 	rest := op.Operands
 	next := func(k int) (part []*ir.Value) {
@@ -120,9 +120,9 @@ func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err err
 	if err := p.schedule.Validate(); err != nil {
 		return nil, err
 	}
-	want := "mix.layer"
+	want := layerName
 	if p.gradient {
-		want = "mix.layer_gradient"
+		want = layerGradientName
 	}
 	if body := m.Func(callee(op)); body != nil {
 		ir.Walk(body.Body, func(inner *ir.Op) {
