@@ -168,7 +168,7 @@ func (j Training) cost(a Mapping, held Report) Estimate {
 	}
 	e := Estimate{Mapping: a, Bubble: 1 - float64(micro)/times}
 
-	kept, live := c.kept(a.Recompute)
+	kept, live := c.kept(a.Recompute, j.spread(a))
 	inFlight := float64(a.Group) + bubble
 	heads := max(1, float64(a.Group)/stages) // microbatches whose logits are there at once: the stages share the work
 	if j.Interleaved {
@@ -206,6 +206,17 @@ func (j Training) cost(a Mapping, held Report) Estimate {
 	return e
 }
 
+// spread is how many rows an expert's buffers have for each row that there is, on average. One program has buffers of fixed
+// sizes and drops no row: a device has room for all that others could send it.
+func (j Training) spread(a Mapping) float64 {
+	ep, _ := a.experts()
+	if j.Interleaved || ep == 1 {
+		return 1
+	}
+	k := j.Model.TopK
+	return float64(ep*min(k, j.Model.Experts/ep)) / float64(k)
+}
+
 // layer is the seconds and the traffic of one layer, forward and backward, on a microbatch of tokens.
 func (j Training) layer(a Mapping, tokens float64) (seconds float64, t Traffic) {
 	c, m := j.Model, a.Mesh
@@ -213,12 +224,12 @@ func (j Training) layer(a Mapping, tokens float64) (seconds float64, t Traffic) 
 	tensor := float64(m.Size(axis.Tensor))
 	ep, etp := a.experts()
 	local := tokens / tensor // tokens of one device between attention and experts
-	kept, _ := c.kept(KeepAll)
+	kept, _ := c.kept(KeepAll, 1)
 	times := struct{ dense, experts, core, exchanges float64 }{3, 3, 3, 4} // forward is one
 	elementwise := passes * kept * local
 	switch a.Recompute {
 	case Selective:
-		_, again := c.kept(Selective)
+		_, again := c.kept(Selective, 1)
 		elementwise += 2 * again * local
 	case MoE:
 		times.experts, times.exchanges = 4, 5

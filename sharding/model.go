@@ -115,9 +115,9 @@ var Recomputes = []Recompute{KeepAll, Selective, MoE, Full}
 // the layer in work holds beside it.
 //
 // All: 8h of the residual stream and the norms, 4Hd of queries and their result, 4Gd of keys and values, 4H
-// of softmax sums, and for each of k experts 4h of rows in and out and 6f of gate, up and their product.
-func (c Model) kept(r Recompute) (kept, live float64) {
-	h, k, f := float64(c.Width), float64(c.TopK), float64(c.Hidden)
+// of softmax sums, and for each of k experts 4h of rows in and out and 6f of gate, up and their product, spread times.
+func (c Model) kept(r Recompute, spread float64) (kept, live float64) {
+	h, k, f := float64(c.Width), spread*float64(c.TopK), float64(c.Hidden)
 	experts := k * (4*h + 6*f)
 	all := 8*h + 4*float64((c.Heads+c.KVHeads)*c.HeadDim) + 4*float64(c.Heads) + experts
 	switch r {

@@ -181,6 +181,12 @@ func (j Training) best(m Mesh, folded bool, only Only) (best, smallest *Estimate
 			if only.Recompute != "" && only.Recompute != a.Recompute {
 				continue
 			}
+			if pipe > 1 && !j.Interleaved && a.Recompute != Full {
+				if only.Recompute != "" {
+					err = fmt.Errorf("%w: recompute %s in a pipeline, which computes every layer again: want %s", ErrPlan, a.Recompute, Full)
+				}
+				continue
+			}
 			for _, a.MicroBatch = range sizes {
 				if j.Batch/replicas%a.MicroBatch != 0 {
 					continue

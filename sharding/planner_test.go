@@ -77,6 +77,36 @@ func TestRankKeepsToWhatIsAsked(t *testing.T) {
 	require.Contains(t, r.Refused[len(r.Refused)-2].Reason, "sequences of a replica do not divide into microbatches of 3")
 }
 
+// TestOneProgramKeepsRoomForAllRows: buffers of fixed sizes hold all rows that could come.
+func TestOneProgramKeepsRoomForAllRows(t *testing.T) {
+	kept := func(mesh string, interleaved bool, r sharding.Recompute) float64 {
+		j := training(t, 8)
+		j.Interleaved = interleaved
+		m, err := sharding.ParseMesh(mesh)
+		require.NoError(t, err)
+		e, err := j.Estimate(sharding.Mapping{Mesh: m, Rounds: 1, MicroBatch: 1, Group: 1, Recompute: r})
+		require.NoError(t, err)
+		return e.Memory.Activations
+	}
+	require.Equal(t, kept("data=8", true, sharding.KeepAll), kept("data=8", false, sharding.KeepAll))
+	// 8x7B: 4 times k(4h + 6f) instead of once, in 258 kB a token and layer.
+	require.InEpsilon(t, (258048+3*2*(4*4096+6*14336))/258048.0, kept("expert=8", false, sharding.KeepAll)/kept("expert=8", true, sharding.KeepAll), 0.01)
+	require.InEpsilon(t, (258048+2*(4*4096+6*14336))/258048.0, kept("data=4 expert=2", false, sharding.KeepAll)/kept("data=4 expert=2", true, sharding.KeepAll), 0.01)
+
+	r, err := training(t, 64).Rank(sharding.Only{Recompute: sharding.Selective})
+	require.NoError(t, err)
+	for _, e := range r.Fits {
+		require.Equal(t, 1, e.Mesh.Size(axis.Pipe))
+	}
+	refused := 0
+	for _, x := range r.Refused {
+		if strings.Contains(x.Reason, "recompute selective in a pipeline, which computes every layer again: want full") {
+			refused++
+		}
+	}
+	require.Positive(t, refused)
+}
+
 // What each choice is for: it saves one thing and costs another.
 func TestChoicesTradeMemoryForTime(t *testing.T) {
 	j := training(t, 64)
