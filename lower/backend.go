@@ -11,6 +11,7 @@ import (
 	"mix/internal/knob"
 	"mix/lower/pjrt"
 	"mix/lower/plugin"
+	"mix/lower/target"
 	"mix/lower/trace"
 	"mix/sharding"
 
@@ -52,7 +53,7 @@ type Backend struct {
 
 var _ compute.Backend = (*Backend)(nil)
 
-// New finds or installs the plugin, loads it and makes a client. Finalize ends it. The end of ctx
+// New finds or installs the plugin and what it needs on this machine, loads it and makes a client. Finalize ends it. The end of ctx
 // interrupts the installation, nothing later.
 func New(ctx context.Context, o Options) (*Backend, error) {
 	o, err := o.check()
@@ -66,6 +67,11 @@ func New(ctx context.Context, o Options) (*Backend, error) {
 	path := o.PluginPath
 	if path == "" {
 		if path, err = plugin.Ensure(ctx, plugin.Options{Platform: o.Platform, Progress: o.Progress}); err != nil {
+			return nil, fmt.Errorf("lower: %w", err)
+		}
+	}
+	if o.Platform == target.CUDA {
+		if err := plugin.EnsureLibraries(ctx, path, plugin.Options{Platform: o.Platform, Progress: o.Progress}); err != nil {
 			return nil, fmt.Errorf("lower: %w", err)
 		}
 	}

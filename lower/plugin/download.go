@@ -59,7 +59,7 @@ func (o Options) download(ctx context.Context, w wheel, part string) error {
 			}
 		}
 		var p permanent
-		if ctx.Err() != nil || errors.As(err, &p) || try == tries {
+		if ctx.Err() != nil || errors.As(err, &p) || full(err) || try == tries {
 			return err
 		}
 		select {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -21,11 +22,13 @@ type Options struct {
 	Platform   string    // CPU or CUDA; "" is CPU
 	CacheDir   string    // "" is CacheDir()
 	Progress   io.Writer // nil: silent; a terminal gets a bar, anything else a line at start and end
-	WithoutGPU bool      // install CUDA on a machine without a GPU too, to compile for another
+	WithoutGPU bool      // install CUDA on a machine without a driver too, to compile for another
 
 	// For tests; the zero values are the registry that go-xla's installer knows.
 	wheel   *wheel
 	tools   []wheel
+	libs    []wheel
+	system  []string // folders of the dynamic loader; nil: this machine's
 	locate  func(context.Context, wheel) (string, error)
 	client  *http.Client
 	backoff time.Duration // before the second try; doubles
@@ -37,7 +40,7 @@ type Options struct {
 //
 // Processes that call it at once install once: the others wait for the lock, or for ctx to end.
 // A download that was interrupted goes on where it stopped. The library appears under its name
-// only when it is complete. Errors: ErrPlatform, ErrNoGPU, ErrDownload, ErrChecksum, ctx's, and
+// only when it is complete. Errors: ErrPlatform, ErrNoDriver, ErrDownload, ErrChecksum, ctx's, and
 // those of the file system.
 func Ensure(ctx context.Context, o Options) (string, error) {
 	if o.Platform == "" {
@@ -47,12 +50,14 @@ func Ensure(ctx context.Context, o Options) (string, error) {
 	if !errors.Is(err, ErrNotFound) {
 		return path, err
 	}
-	if o.Platform == CUDA && !o.WithoutGPU && !HasGPU() {
-		return "", fmt.Errorf("plugin: cuda: %w on this machine", ErrNoGPU)
-	}
 	w, ok := o.pinned()
 	if !ok && o.Platform != CPU {
 		return "", fmt.Errorf("plugin: %w: %s on %s/%s", ErrPlatform, o.Platform, runtime.GOOS, runtime.GOARCH)
+	}
+	if o.Platform == CUDA && !o.WithoutGPU {
+		if err := o.loader().driver(); err != nil {
+			return "", err
+		}
 	}
 	if o.CacheDir == "" {
 		dir, none := CacheDir()
@@ -66,9 +71,6 @@ func Ensure(ctx context.Context, o Options) (string, error) {
 	}
 	return o.locked(ctx, w)
 }
-
-// HasGPU says whether this machine seems to have an NVIDIA GPU.
-func HasGPU() bool { return installer.HasNvidiaGPU() }
 
 func (o Options) pinned() (wheel, bool) {
 	if o.wheel != nil {
@@ -99,38 +101,57 @@ func (o Options) find() (string, error) {
 
 // locked installs w while it holds the lock of its folder.
 func (o Options) locked(ctx context.Context, w wheel) (string, error) {
-	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
-		return "", fmt.Errorf("plugin: %w", err)
+	release, err := o.hold(ctx, w.dir())
+	if err != nil {
+		return "", err
 	}
-	lock := flock.New(filepath.Join(o.CacheDir, w.dir()+".lock"))
-	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
-		return "", fmt.Errorf("plugin: waiting for %s: %w", lock.Path(), err)
-	}
-	defer lock.Unlock() // the file stays: removing it would let two holders in
+	defer release()
 	if path, err := o.find(); err == nil {
 		return path, nil // another process was first
 	}
-	return o.install(ctx, w)
+	path := ""
+	err = o.install(ctx, w, func(file string) (err error) {
+		path, err = o.place(file, w)
+		return err
+	})
+	return path, err
 }
 
-// install gets the wheel and puts its plugin in place.
-func (o Options) install(ctx context.Context, w wheel) (string, error) {
+// hold takes the lock of a folder in the cache; release gives it back.
+func (o Options) hold(ctx context.Context, folder string) (release func(), err error) {
+	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
+		return nil, fmt.Errorf("plugin: %w", err)
+	}
+	lock := flock.New(filepath.Join(o.CacheDir, folder+".lock"))
+	got, err := lock.TryLock()
+	if err == nil && !got {
+		o.lines("waiting for another process, which installs into " + filepath.Join(o.CacheDir, folder))
+		_, err = lock.TryLockContext(ctx, 100*time.Millisecond)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("plugin: waiting for %s: %w", lock.Path(), err)
+	}
+	return func() { _ = lock.Unlock() }, nil // the file stays: removing it would let two holders in
+}
+
+// install gets the wheel, checked, and has place put what is in it in place.
+func (o Options) install(ctx context.Context, w wheel, place func(file string) error) error {
 	file := filepath.Join(o.CacheDir, w.file)
 	if _, err := os.Stat(file); err == nil {
 		if err := check(file, w); err != nil {
-			return "", err
+			return err
 		}
-		return o.place(file, w)
+		return o.noRoom(place(file), w)
 	}
 	part := file + ".part"
 	if err := o.download(ctx, w, part); err != nil {
-		return "", o.explain(err, w)
+		return o.explain(err, w)
 	}
-	path, err := o.place(part, w)
-	if err == nil {
-		_ = os.Remove(part) // a leftover costs space, nothing else
+	if err := o.noRoom(place(part), w); err != nil {
+		return err
 	}
-	return path, err
+	_ = os.Remove(part) // a leftover costs space, nothing else
+	return nil
 }
 
 // check compares a wheel with its pin.
@@ -150,8 +171,22 @@ func (o Options) explain(err error, w wheel) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrChecksum) {
 		return err
 	}
+	if full(err) {
+		return o.noRoom(err, w)
+	}
 	return fmt.Errorf("plugin: %w (%w): get the wheel %s (package %s, version %s, sha256 %s) and put it into %s, or set $%s to the folder of a plugin that has all it needs",
 		ErrDownload, err, w.file, w.pkg, w.version, w.sha256, o.CacheDir, PathEnv)
+}
+
+// full says that a disk has no room left, or an account on it.
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// noRoom adds to an error of a full disk what to do about it.
+func (o Options) noRoom(err error, w wheel) error {
+	if !full(err) {
+		return err
+	}
+	return fmt.Errorf("plugin: no room for %s in %s (%w): make some (CUDA with all libraries takes 3 GB, and 0.6 GB more while it is installed), or set $XDG_CACHE_HOME to another folder", w, o.CacheDir, err)
 }
 
 // place extracts the plugin of a wheel that was checked. The library and its description are
@@ -162,13 +197,9 @@ func (o Options) place(file string, w wheel) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
-	old, _ := filepath.Glob(filepath.Join(escape(dir), ".install-*")) // fails only on a bad pattern
-	for _, d := range old {
-		_ = os.RemoveAll(d) // left by a process that was killed; we hold the lock
-	}
-	tmp, err := os.MkdirTemp(dir, ".install-")
+	tmp, err := workFolder(dir)
 	if err != nil {
-		return "", fmt.Errorf("plugin: %w", err)
+		return "", err
 	}
 	defer os.RemoveAll(tmp)
 	lib := filepath.Join(tmp, filepath.Base(path))
@@ -200,6 +231,20 @@ func (o Options) place(file string, w wheel) (string, error) {
 		return "", fmt.Errorf("plugin: %w", err)
 	}
 	return path, nil
+}
+
+// workFolder makes a folder in dir to put files together in, for the holder of the lock: what a process that was
+// killed has left of its own is removed.
+func workFolder(dir string) (string, error) {
+	old, _ := filepath.Glob(filepath.Join(escape(dir), ".install-*")) // fails only on a bad pattern
+	for _, d := range old {
+		_ = os.RemoveAll(d)
+	}
+	tmp, err := os.MkdirTemp(dir, ".install-")
+	if err != nil {
+		return "", fmt.Errorf("plugin: %w", err)
+	}
+	return tmp, nil
 }
 
 // flush writes a file or folder through to the disk.

@@ -376,20 +376,21 @@ func TestProgress(t *testing.T) {
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.data))
 	}
 	f.installs(t)
-	require.Equal(t, "downloading a_package-1.2.whl (0.2 MB)\ndownloaded a_package-1.2.whl (0.2 MB)\n", b.String())
+	require.Equal(t, "downloading a-package 1.2 (0.2 MB)\ndownloaded a-package 1.2 (0.2 MB)\n", b.String())
 }
 
 func TestEnsureRefuses(t *testing.T) {
 	_, err := Ensure(t.Context(), Options{Platform: "tpu", CacheDir: t.TempDir()})
 	require.ErrorIs(t, err, ErrPlatform)
 	require.ErrorContains(t, err, `platform "tpu", want "cpu" or "cuda"`)
-	if HasGPU() {
-		return
-	}
 	t.Setenv(PathEnv, "")
 	t.Setenv("HOME", t.TempDir())
-	_, err = Ensure(t.Context(), Options{Platform: CUDA, CacheDir: t.TempDir()})
+	if _, ok := pinned(CUDA); !ok {
+		return
+	}
+	_, err = Ensure(t.Context(), Options{Platform: CUDA, CacheDir: t.TempDir(), system: []string{t.TempDir()}})
 	if err != nil { // another plugin may be installed for the whole machine
-		require.ErrorIs(t, err, ErrNoGPU)
+		require.ErrorIs(t, err, ErrNoDriver)
+		require.ErrorContains(t, err, "libcuda.so.1")
 	}
 }

@@ -5,7 +5,8 @@
 //	Find: $PJRT_PLUGIN_LIBRARY_PATH → go-xla's folders → our cache
 //	Ensure: Find → lock → Find again → wheel (by hand, or download → SHA-256) → extract → fsync → rename
 //
-// EnsureTools does the same for what the CUDA plugin compiles with: ptxas and libdevice.
+// EnsureTools does the same for what the CUDA plugin compiles with, ptxas and libdevice; EnsureLibraries also for
+// what it runs with, cuBLAS, cuDNN, NCCL and others, where the machine does not have them.
 //
 // The wheels are pinned by name, version and SHA-256 in wheels.go. go-xla's installer knows where
 // the package registry is; nothing here does.
@@ -33,11 +34,14 @@ var (
 	// for this operating system and processor.
 	ErrPlatform = errors.New("no PJRT plugin for this platform")
 
-	// ErrNoGPU says that the CUDA plugin was asked for on a machine without an NVIDIA GPU.
-	ErrNoGPU = errors.New("no NVIDIA GPU")
+	// ErrNoDriver says that CUDA was asked for on a machine without NVIDIA's driver.
+	ErrNoDriver = errors.New("no NVIDIA driver")
 
-	// ErrDownload says that the wheel could not be fetched; the message says which file to put where.
-	ErrDownload = errors.New("cannot download the PJRT plugin")
+	// ErrLibraries says that a plugin that Ensure did not install lacks libraries or tools of NVIDIA's; the message says which.
+	ErrLibraries = errors.New("NVIDIA's libraries are missing")
+
+	// ErrDownload says that a wheel could not be fetched; the message says which file to put where.
+	ErrDownload = errors.New("cannot download")
 
 	// ErrChecksum says that a wheel is not the pinned one.
 	ErrChecksum = errors.New("wrong SHA-256")

@@ -23,7 +23,7 @@ type progress struct {
 // bar makes the progress of a wheel's download.
 func (o Options) bar(w wheel) *progress {
 	f, ok := o.Progress.(*os.File)
-	return &progress{w: o.Progress, what: w.file, tty: ok && term.IsTerminal(int(f.Fd()))}
+	return &progress{w: o.Progress, what: w.String(), tty: ok && term.IsTerminal(int(f.Fd()))}
 }
 
 // start says that the body begins at byte have and has rest bytes more, or -1 if that is unknown.
@@ -46,7 +46,7 @@ func (p *progress) start(have, rest int64) {
 	if p.bar == nil {
 		p.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(p.w),
-			progressbar.OptionSetDescription("downloading the XLA plugin"),
+			progressbar.OptionSetDescription("downloading "+p.what),
 			progressbar.OptionShowBytes(true),
 			progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionClearOnFinish())

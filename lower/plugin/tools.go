@@ -29,12 +29,8 @@ func EnsureTools(ctx context.Context, path string, o Options) (Tools, error) {
 	if len(all) == 0 {
 		return Tools{}, fmt.Errorf("plugin: %w: tools of cuda on %s/%s", ErrPlatform, runtime.GOOS, runtime.GOARCH)
 	}
-	if o.CacheDir == "" {
-		dir, err := CacheDir()
-		if err != nil {
-			return Tools{}, err
-		}
-		o.CacheDir = dir
+	if err := o.inCache(); err != nil {
+		return Tools{}, err
 	}
 	for _, w := range all {
 		o.wheel = &w
@@ -50,6 +46,14 @@ func EnsureTools(ctx context.Context, path string, o Options) (Tools, error) {
 		return Tools{}, fmt.Errorf("plugin: %w: tools of cuda in %s", ErrNotFound, t.Dir)
 	}
 	return t, nil
+}
+
+// inCache fills in the folder to install into.
+func (o *Options) inCache() (err error) {
+	if o.CacheDir == "" {
+		o.CacheDir, err = CacheDir()
+	}
+	return err
 }
 
 // toolsIn are the tools in a folder, if all are there.

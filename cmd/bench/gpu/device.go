@@ -45,6 +45,11 @@ func Open(ctx context.Context, platform string, ordinal int, progress io.Writer)
 	if err != nil {
 		return nil, err
 	}
+	if platform == target.CUDA {
+		if err := plugin.EnsureLibraries(ctx, path, plugin.Options{Platform: platform, Progress: progress}); err != nil {
+			return nil, err
+		}
+	}
 	p, err := pjrt.Load(path)
 	if err != nil {
 		return nil, err
