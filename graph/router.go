@@ -1,11 +1,10 @@
 package graph
 
 import (
-	"fmt"
-	"math"
-
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/graph/composite"
 )
 
 // Routing is the router's answer for T tokens.
@@ -20,8 +19,7 @@ type Routing struct {
 //	x      [T, D] any float; normalised activations
 //	router [E, D] float32: logits stay in float32, near-ties decide the expert
 //
-// The choice itself carries no gradient: experts are chosen on a stopped copy and their logits read back
-// through a one-hot. K rounds of taking the best are cheaper than a sort and need no closure.
+// The choice itself carries no gradient, the weights do.
 //
 // Panics, as graph functions do, if widths disagree or k is not in 1..E.
 //
@@ -33,19 +31,6 @@ func Route(x, router *Node, k int) Routing {
 
 // RouteBy is Route from the router's logits, [T, E] float32.
 func RouteBy(logits *Node, k int) Routing {
-	experts, g := logits.Shape().Dim(1), logits.Graph()
-	if k < 1 || k > experts {
-		panic(fmt.Errorf("route: %d experts a token, want 1 to %d", k, experts))
-	}
-	left := StopGradient(logits) // [T, E]
-	var picks []*Node            // [T, 1] each
-	for range k {
-		best := ArgMax(left, -1, dtypes.Int32) // [T]
-		picks = append(picks, InsertAxes(best, -1))
-		taken := OneHot(best, experts, dtypes.Bool) // [T, E]
-		left = Where(taken, BroadcastToShape(Const(g, float32(math.Inf(-1))), left.Shape()), left)
-	}
-	chosen := Concatenate(picks, -1)                                                           // [T, K]
-	kept := ReduceSum(Mul(OneHot(chosen, experts, dtypes.Float32), InsertAxes(logits, 1)), -1) // [T, K]
-	return Routing{Logits: logits, Weights: Softmax(kept, -1), Chosen: chosen}
+	weights, chosen := composite.Route(logits, k)
+	return Routing{Logits: logits, Weights: weights, Chosen: chosen}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	. "github.com/gomlx/gomlx/core/graph"
+
+	"mix/graph/composite"
 )
 
 // AdamW are the constants of the optimizer.
@@ -33,16 +35,16 @@ func (a AdamW) Validate() error {
 //	m ← β₁m + (1-β₁)g    v ← β₂v + (1-β₂)g²
 //	w ← w - lr·(λw + (m/bias₁) / (√(v/bias₂) + ε))
 //
-// The weight is computed from the new moments behind a barrier: a compiler that computed them again from the old ones
-// would have to copy those first, as they are updated in place.
+// The weight is computed from the new moments as they were computed once: a compiler that computed them again from the old
+// ones for the weight alone would have to copy those first, as they are updated in place.
 //
 // Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
 func (a AdamW) update(w, g, m, v *Node, r rates, good *Node, decayed bool) (w2, m2, v2 *Node) {
 	k := func(x float64) *Node { return Const(w.Graph(), float32(x)) }
 	m2 = Where(good, Add(Mul(k(a.Beta1), m), Mul(k(1-a.Beta1), g)), m)
 	v2 = Where(good, Add(Mul(k(a.Beta2), v), Mul(k(1-a.Beta2), Mul(g, g))), v)
-	held := OptimizationBarriers(m2, v2)
-	m2, v2 = held[0], held[1]
+	once := composite.Once(m2, v2)
+	m2, v2 = once[0], once[1]
 	step := Div(Div(m2, r.bias1), Add(Sqrt(Div(v2, r.bias2)), k(a.Eps)))
 	if decayed {
 		step = Add(step, Mul(k(a.WeightDecay), w))

@@ -29,7 +29,7 @@ func TestKernelsInPrograms(t *testing.T) {
 		rows    int64 // tokens, each of which all 8 experts would multiply in a dense body
 		kernels string
 	}{
-		{"--program decode", 16, "experts_permute decode_up decode_down experts_combine paged_attention paged_combine"},
+		{"--program decode", 16, "norm linear heads experts_route decode_up decode_down paged_attention paged_combine"},
 		{"--program train", 4096, "experts_permute experts_up grouped_gemm experts_combine grouped_gemm_transposed grouped_outer group_blocks flash_attention"},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -53,6 +53,26 @@ func TestKernelsInPrograms(t *testing.T) {
 				}
 			}
 			require.Less(t, r.Cost.FLOPs, layers*8*tt.rows*expert/2, "as in a dense body")
+		})
+	}
+}
+
+// TestDecodeOnMeshes compiles a step of a single row where kernels may not stand: XLA neither widens a weight nor brings a table
+// together.
+func TestDecodeOnMeshes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute: not in short mode")
+	}
+	if _, err := plugin.Find(plugin.CUDA); err != nil {
+		t.Skip("needs the CUDA plugin, which the command installs: " + err.Error())
+	}
+	for _, mesh := range []string{"tensor=2", "expert=2"} {
+		t.Run(mesh, func(t *testing.T) {
+			r := reported(t, "--program", "decode", "--batch", "1", "--mesh", mesh, "--layers", "1", "--target", "h200", "--no-keep")
+			require.Less(t, r.Memory.Temporary, int64(32<<20))
+			for _, c := range r.Collectives {
+				require.Less(t, c.Bytes, int64(1<<20), c.Op)
+			}
 		})
 	}
 }

@@ -48,7 +48,9 @@ func Attention(q, k, v *Node, at Places) *Node {
 		in = append(in, at.QuerySegments, at.KeySegments)
 	}
 	as := attrs{{"window", strconv.Itoa(at.Window)}}
-	return call(AttentionName, as, in, at.Window, func(in []*Node) []*Node { return attention(in, at.Window) })[0]
+	st := &attentionState{as: as, window: at.Window}
+	st.y = call(AttentionName, as, in, st, func(in []*Node) []*Node { return attention(in, at.Window) })[0]
+	return st.y
 }
 
 // PagedAttention is Attention over keys and values that lie in a pool of N positions, which many sequences share.
@@ -76,28 +78,35 @@ func PagedAttention(q, k, v, positions, read *Node, window int) *Node {
 	})[0]
 }
 
-func attentionVJP(in, dys []*Node, window any) []*Node {
-	return throughBody(in, dys, func(in []*Node) []*Node { return attention(in, window.(int)) })
-}
-
 // attention is the meaning of the composite: all scores at once.
 func attention(in []*Node, window int) []*Node {
-	q, k, v := in[0], in[1], in[2]
+	q, v := in[0], in[2]
+	_, p := shares(in, window)
+	y := Einsum("bgrc,bgca->bgra", ConvertDType(p, v.DType()), v) // [B, G, M·S, A]
+	return []*Node{Reshape(y, q.Shape().Dimensions...)}           // [B, H, S, A]
+}
+
+// shares are what each query takes of each key's value, p [B, G, M·S, C] float32, and rows [B, G, M·S, A], the queries of
+// each key head.
+func shares(in []*Node, window int) (rows, p *Node) {
+	q, k := in[0], in[1]
 	b, h, s, a := q.Shape().Dim(0), q.Shape().Dim(1), q.Shape().Dim(2), q.Shape().Dim(3)
 	g, c := k.Shape().Dim(1), k.Shape().Dim(2)
 	graph := q.Graph()
 
-	rows := Reshape(q, b, g, h/g*s, a)                                              // [B, G, M·S, A]
+	rows = Reshape(q, b, g, h/g*s, a)                                               // [B, G, M·S, A]
 	scores := ConvertDType(Einsum("bgra,bgca->bgrc", rows, k), dtypes.Float32)      // [B, G, M·S, C]
-	scores = Mul(scores, Const(graph, float32(1/math.Sqrt(float64(a)))))            // [B, G, M·S, C]
+	scores = Mul(scores, Const(graph, root(a)))                                     // [B, G, M·S, C]
 	scores = Reshape(scores, b, g, h/g, s, c)                                       // [B, G, M, S, C]
 	seen := InsertAxes(visible(in[3:], window), 1, 1)                               // [B, 1, 1, S, C]
 	seen = BroadcastToDims(seen, b, g, h/g, s, c)                                   // [B, G, M, S, C]
 	hidden := BroadcastToShape(Const(graph, float32(math.Inf(-1))), scores.Shape()) // [B, G, M, S, C]
-	p := Softmax(Where(seen, scores, hidden), -1)                                   // [B, G, M, S, C]
-	p = Reshape(ConvertDType(p, v.DType()), b, g, h/g*s, c)                         // [B, G, M·S, C]
-	return []*Node{Reshape(Einsum("bgrc,bgca->bgra", p, v), b, h, s, a)}            // [B, H, S, A]
+	p = Softmax(Where(seen, scores, hidden), -1)                                    // [B, G, M, S, C]
+	return rows, Reshape(p, b, g, h/g*s, c)
 }
+
+// root is 1/√A.
+func root(a int) float32 { return float32(1 / math.Sqrt(float64(a))) }
 
 // visible is [B, S, C]: which key each query sees. places are the positions of queries and keys and,
 // where there are any, their segments.

@@ -24,9 +24,11 @@ import (
 const (
 	GroupedGEMMName           = "mix.grouped_gemm"
 	GroupedOuterName          = "mix.grouped_outer"
+	RouteName                 = "mix.route"
 	RoutedExpertsName         = "mix.routed_experts"
 	RoutedExpertsGradientName = "mix.routed_experts_gradient"
 	AttentionName             = "mix.attention"
+	AttentionGradientName     = "mix.attention_gradient"
 	PagedAttentionName        = "mix.paged_attention"
 	PutRowsName               = "mix.put_rows"
 	ConstrainName             = "mix.constrain"
@@ -35,10 +37,11 @@ const (
 	LayerName                 = "mix.layer"
 	LayerGradientName         = "mix.layer_gradient"
 	RecomputeName             = "mix.recompute"
+	OnceName                  = "mix.once"
 )
 
 // Names lists the composites.
-var Names = []string{GroupedGEMMName, GroupedOuterName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, PagedAttentionName, PutRowsName, ConstrainName, ScanName, ScanGradientName, LayerName, LayerGradientName, RecomputeName}
+var Names = []string{GroupedGEMMName, GroupedOuterName, RouteName, RoutedExpertsName, RoutedExpertsGradientName, AttentionName, AttentionGradientName, PagedAttentionName, PutRowsName, ConstrainName, ScanName, ScanGradientName, LayerName, LayerGradientName, RecomputeName, OnceName}
 
 // attrs are the attributes of a composite, in the order in which they are written.
 type attrs [][2]string
@@ -64,6 +67,7 @@ var gradients map[string]vjp
 func init() {
 	gradients = map[string]vjp{
 		GroupedGEMMName:   groupedGEMMVJP,
+		RouteName:         routeVJP,
 		RoutedExpertsName: routedExpertsVJP,
 		AttentionName:     attentionVJP,
 		ConstrainName:     constrainVJP,

@@ -82,8 +82,10 @@ func TestEveryPassHasItsFileAndGolden(t *testing.T) {
 var forms = map[string]string{
 	composite.GroupedGEMMName:           "rule",
 	composite.GroupedOuterName:          "rule",
+	composite.RouteName:                 "taken by the pass choose_experts on CUDA, else its body",
 	composite.RoutedExpertsName:         "rule",
 	composite.AttentionName:             "rule",
+	composite.AttentionGradientName:     "rule",
 	composite.PagedAttentionName:        "rule",
 	composite.PutRowsName:               "body only",
 	composite.ConstrainName:             "taken by the pass constrain",
@@ -92,6 +94,7 @@ var forms = map[string]string{
 	composite.LayerName:                 "called by the pass pipeline, else its body",
 	composite.LayerGradientName:         "called by the pass pipeline, else its body",
 	composite.RecomputeName:             "body only",
+	composite.OnceName:                  "taken by the pass once on CUDA, else its body",
 	composite.RoutedExpertsGradientName: "rule",
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -12,12 +13,15 @@ type Cost struct {
 	FLOPs int64 `json:"flops"` // of matrix products, a multiply-add being two
 	Bytes int64 `json:"bytes"` // read and written by the operations, each on its own: caches are not seen
 
+	// Launches are operations of a device's queue: kernels, library calls, copies and exchanges.
+	Launches int64 `json:"launches"`
+
 	// Loops of unknown length are counted as one turn.
 	UnknownLoops int `json:"unknown_loops"`
 }
 
 // Cost counts. Of a conditional the costliest branch counts. Custom calls other than matrix products of cuBLAS
-// count their operands and results, and no operations.
+// count their operands and results but for those that are changed in place, and no operations.
 func (m *Module) Cost() Cost {
 	c := coster{m: m, done: map[*computation]Cost{}}
 	return c.of(m.computations[m.entry])
@@ -43,7 +47,7 @@ func (c coster) of(comp *computation) (sum Cost) {
 			var worst Cost
 			for _, b := range calls {
 				one := c.of(b.to)
-				worst = Cost{max(worst.FLOPs, one.FLOPs), max(worst.Bytes, one.Bytes), max(worst.UnknownLoops, one.UnknownLoops)}
+				worst = Cost{max(worst.FLOPs, one.FLOPs), max(worst.Bytes, one.Bytes), max(worst.Launches, one.Launches), max(worst.UnknownLoops, one.UnknownLoops)}
 			}
 			sum.add(worst, 1)
 		case len(calls) > 0:
@@ -56,6 +60,9 @@ func (c coster) of(comp *computation) (sum Cost) {
 		default:
 			sum.FLOPs += c.flops(comp, in)
 			sum.Bytes += c.bytes(comp, in)
+			if !moveless(in) {
+				sum.Launches++
+			}
 		}
 	}
 	c.done[comp] = sum
@@ -65,6 +72,7 @@ func (c coster) of(comp *computation) (sum Cost) {
 func (c *Cost) add(x Cost, times int64) {
 	c.FLOPs += times * x.FLOPs
 	c.Bytes += times * x.Bytes
+	c.Launches += times * x.Launches
 	c.UnknownLoops += x.UnknownLoops
 }
 
@@ -123,10 +131,29 @@ func gemm(in *instr) (dims []int, ok bool) {
 var free = []string{"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
 	"opt-barrier", "add-dependency", "domain", "get-dimension-size"}
 
+// moveless tells operations that a device has nothing to do for.
+func moveless(in *instr) bool {
+	return slices.Contains(free, in.op) || strings.HasSuffix(in.op, "-done")
+}
+
+// aliased is where a custom call says which results lie in the memory of operands: {1}: (6, {}).
+var aliased = regexp.MustCompile(`\{(\d*)\}: \((\d+), \{\}`)
+
+// inPlace are the bytes of operands and results of a custom call that are the same memory, of which it touches a little.
+func inPlace(comp *computation, in *instr) (n int64) {
+	for _, a := range aliased.FindAllStringSubmatch(in.attr("output_to_operand_aliasing"), -1) {
+		operand, err := strconv.Atoi(a[2])
+		if err == nil {
+			n += 2 * total(comp.given(in, operand))
+		}
+	}
+	return n
+}
+
 // bytes of one instruction: all operands and results, but of slices, gathers and updates in place only what they
 // touch.
 func (c coster) bytes(comp *computation, in *instr) int64 {
-	if slices.Contains(free, in.op) || strings.HasSuffix(in.op, "-done") {
+	if moveless(in) {
 		return 0
 	}
 	switch in.op {
@@ -138,6 +165,8 @@ func (c coster) bytes(comp *computation, in *instr) int64 {
 		return 2 * total(comp.given(in, 1))
 	case "scatter":
 		return 2*total(comp.given(in, 2)) + total(comp.given(in, 1))
+	case "custom-call":
+		return comp.operandBytes(in) + total(in.shape) - inPlace(comp, in)
 	case "fusion":
 		if inside := c.m.called(in, "calls"); inside != nil {
 			return fused(inside)

@@ -101,6 +101,9 @@ func (r *Report) Print(to io.Writer) error {
 		fmt.Fprintf(w, "\t%.0f%% of %s\n", 100*float64(m.Total)/float64(m.Limit), size(m.Limit))
 	}
 	fmt.Fprintf(w, "work a run\t%.4g TFLOP of matrix products, %s read and written\n", float64(r.Cost.FLOPs)/1e12, size(r.Cost.Bytes))
+	if len(r.Kernels) > 0 {
+		fmt.Fprintf(w, "launches a run\t%d\n", r.Cost.Launches)
+	}
 	if r.Cost.UnknownLoops > 0 {
 		fmt.Fprintf(w, "\tloops of unknown length, counted once: %d\n", r.Cost.UnknownLoops)
 	}

@@ -1,55 +1,78 @@
 package pass
 
 import (
+	"slices"
+
 	"mix/lower/ir"
 	"mix/lower/target"
 )
 
-// attention replaces composites mix.attention and mix.paged_attention by the form that suits the platform. They are
-// described in package composite: queries [B, H, S, A], keys and values [B, G, C, A] or in a pool [N, G, A], and positions of
-// both.
+// attention replaces composites mix.attention, its gradient and mix.paged_attention by the form that suits the platform. They
+// are described in package composite: queries [B, H, S, A], keys and values [B, G, C, A] or in a pool [N, G, A], and positions
+// of both.
 //
-// After: on cuda those whose elements fit are kernels that keep no scores, mix.attention of many queries a sequence and
-// mix.paged_attention of one; on a mesh in regions of one device's work, where sequences and heads divide over it.
+// After: on cuda those whose elements fit are kernels that keep no scores, mix.attention of many queries a sequence, with what
+// its gradient reads where there is one, and mix.paged_attention of one; on a mesh in regions of one device's work, where
+// sequences and heads divide over it.
 func attention(m *ir.Module, ctx Context) (changed bool, err error) {
 	if ctx.Platform != target.CUDA {
 		return false, nil
 	}
-	sunk := sinkPositions(m)
-	if ctx.Mesh.Devices() == 1 {
-		changed, err = takeRules(m, ctx, attentionName, pagedAttentionName)
-		return sunk || changed, err
-	}
-	w := ownersOf(m, ctx.Mesh)
-	for _, name := range []string{attentionName, pagedAttentionName} {
-		did, err := rewrite(m, name, func(b ir.Builder, op *ir.Op) ([]*ir.Value, error) { return w.attention(b, op, ctx) })
+	changed = sinkPositions(m)
+	w, read := ownersOf(m, ctx.Mesh), readByGradients(m)
+	for _, name := range []string{attentionName, attentionGradientName, pagedAttentionName} {
+		did, err := rewrite(m, name, func(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+			r := rules[name][ctx.Platform]
+			if read[op] {
+				r = keptAttentionCUDA
+			}
+			if ctx.Mesh.Devices() > 1 {
+				r = w.regional(r, ctx)
+			}
+			results, err := r(b, op)
+			return results[:min(len(results), len(op.Results))], err
+		})
 		if err != nil {
 			return changed, err
 		}
 		changed = changed || did
 	}
-	return sunk || changed, nil
+	return changed, nil
 }
 
 const (
-	attentionName      = "mix.attention"
-	pagedAttentionName = "mix.paged_attention"
-	keyPositions       = 4 // operand of mix.attention
+	attentionName         = "mix.attention"
+	attentionGradientName = "mix.attention_gradient"
+	pagedAttentionName    = "mix.paged_attention"
+	keyPositions          = 4 // operand of mix.attention and of its gradient
 )
 
+// readByGradients are the mix.attention whose results gradients read.
+func readByGradients(m *ir.Module) map[*ir.Op]bool {
+	read := map[*ir.Op]bool{}
+	for _, f := range m.Funcs {
+		ir.Walk(f.Body, func(op *ir.Op) {
+			if n := len(op.Operands); composite(op) == attentionGradientName && n > 1 && op.Operands[n-2].Def != nil {
+				read[op.Operands[n-2].Def] = true
+			}
+		})
+	}
+	return read
+}
+
 // sinkPositions counts the positions of keys anew before each attention, where the count comes from outside its function or
-// loop: a rule then sees that they are in order.
+// loop, or through a barrier: a rule then sees that they are in order.
 func sinkPositions(m *ir.Module) (changed bool) {
 	f := givenTo(m)
 	for _, fn := range m.Funcs {
 		_ = ir.WalkRegions(fn.Body, func(r *ir.Region) error {
 			for i := 0; i < len(r.Ops); i++ {
 				op := r.Ops[i]
-				if composite(op) != attentionName || len(op.Operands) <= keyPositions || op.Operands[keyPositions].Def != nil {
+				if name := composite(op); name != attentionName && name != attentionGradientName || len(op.Operands) <= keyPositions {
 					continue
 				}
 				from := f.origin(op.Operands[keyPositions])
-				if from == nil || from.Name != "stablehlo.iota" || from.Result().Type != op.Operands[keyPositions].Type {
+				if from == nil || from == op.Operands[keyPositions].Def || from.Name != "stablehlo.iota" || from.Result().Type != op.Operands[keyPositions].Type {
 					continue
 				}
 				count := from.Clone(map[*ir.Value]*ir.Value{})
@@ -103,6 +126,9 @@ func (g given) origin(v *ir.Value) *ir.Op {
 	visit = func(v *ir.Value) {
 		switch {
 		case seen[v]:
+		case v.Def != nil && v.Def.Name == "stablehlo.optimization_barrier":
+			seen[v] = true
+			visit(v.Def.Operands[slices.Index(v.Def.Results, v)])
 		case v.Def != nil:
 			one = one && (found == nil || found == v.Def)
 			found = v.Def

@@ -51,10 +51,27 @@ func EmitCall(b ir.Builder, c triton.Call, operands ...*ir.Value) ([]*ir.Value, 
 	for _, a := range c.Results {
 		types = append(types, ir.Type(a.String()))
 	}
-	return b.Region.Emit("stablehlo.custom_call", operands, ir.Attrs{
+	attrs := ir.Attrs{
 		"api_version": ir.I32(4), "call_target_name": ir.String(triton.Target), "backend_config": ir.Attr(c.Config()),
 		"operand_layouts": layouts(c.Operands), "result_layouts": layouts(c.Results),
-	}, types...).Results, nil
+	}
+	if len(c.InPlace) > 0 {
+		attrs["output_operand_aliases"] = inPlace(c)
+	}
+	return b.Region.Emit("stablehlo.custom_call", operands, attrs, types...).Results, nil
+}
+
+// inPlace says which results lie in the memory of operands.
+func inPlace(c triton.Call) ir.Attr {
+	var all []ir.Attr
+	for _, p := range c.InPlace {
+		result := strconv.Itoa(p[0])
+		if len(c.Results) == 1 {
+			result = ""
+		}
+		all = append(all, ir.Attr(fmt.Sprintf("#stablehlo.output_operand_alias<output_tuple_indices = [%s], operand_index = %d, operand_tuple_indices = []>", result, p[1])))
+	}
+	return ir.List(all...)
 }
 
 func layouts(arrays []triton.Array) ir.Attr {

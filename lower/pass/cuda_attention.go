@@ -41,34 +41,52 @@ func readAttended(op *ir.Op) (x attended, err error) {
 const fewQueries = 16
 
 // attentionCUDA keeps no scores.
-func attentionCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
+func attentionCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) { return flash(b, op, false) }
+
+// keptAttentionCUDA also gives what the gradient reads, as a second result.
+func keptAttentionCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) { return flash(b, op, true) }
+
+func flash(b ir.Builder, op *ir.Op, kept bool) ([]*ir.Value, error) {
+	f, operands, err := readFlash(op)
+	if err != nil || operands == nil {
+		return nil, err
+	}
+	f.LSE = kept
+	tile, unfit := tiles().Choose("flash", f.Elem, f.Queries)
+	call, unfit2 := f.Call(tile)
+	if unfit != nil || unfit2 != nil {
+		return nil, nil
+	}
+	return EmitCall(b, call, operands...)
+}
+
+// readFlash is the kernel for mix.attention and its operands, nil where none fits.
+func readFlash(op *ir.Op) (f triton.Flash, operands []*ir.Value, err error) {
 	x, err := readAttended(op)
 	if err != nil {
-		return nil, err
+		return f, nil, err
 	}
 	kelem, k, err := matrix(op.Operands[1], 4)
 	if err != nil {
-		return nil, err
+		return f, nil, err
 	}
-	f := triton.Flash{Sequences: x.b, Heads: x.h, KeyHeads: k[1], Width: x.a, Queries: x.s, Keys: k[2], Window: x.window, InOrder: counts(op.Operands[keyPositions]),
+	f = triton.Flash{Sequences: x.b, Heads: x.h, KeyHeads: k[1], Width: x.a, Queries: x.s, Keys: k[2], Window: x.window, InOrder: counts(op.Operands[keyPositions]),
 		Segments: len(op.Operands) == 7, Elem: kernelElems[x.elem]}
 	places := []ir.Type{ir.Tensor("i32", x.b, x.s), ir.Tensor("i32", x.b, k[2])}
 	if f.Segments {
 		places = append(places, places...)
 	}
 	if got := ir.Types(op.Operands[3:]); k[0] != x.b || k[3] != x.a || op.Operands[2].Type != op.Operands[1].Type || !slices.Equal(got, places) {
-		return nil, fmt.Errorf("q %s, k %s, v %s and places %v, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, op.Operands[2].Type, got)
+		return f, nil, fmt.Errorf("q %s, k %s, v %s and places %v, wanted sizes that fit", op.Operands[0].Type, op.Operands[1].Type, op.Operands[2].Type, got)
 	}
-	tile, unfit := tiles().Choose("flash", f.Elem, x.s)
-	call, unfit2 := f.Call(tile)
-	if unfit != nil || unfit2 != nil || kelem != x.elem || x.s < fewQueries {
-		return nil, nil
+	if kelem != x.elem || x.s < fewQueries {
+		return f, nil, nil
 	}
-	operands := slices.Clone(op.Operands)
+	operands = slices.Clone(op.Operands)
 	if f.InOrder {
 		operands = slices.Delete(operands, keyPositions, keyPositions+1)
 	}
-	return EmitCall(b, call, operands...)
+	return f, operands, nil
 }
 
 // counts tells whether v [B, C] counts from 0 along its second axis.

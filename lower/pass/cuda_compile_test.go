@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -98,7 +99,7 @@ func holds(t *testing.T, x *aot.Result, wide, other []string) {
 }
 
 // TestKernelsCompile compiles what the layers of 8x7B are made of: experts of a decode step, of a prompt's part and of a step of
-// training, and attention.
+// training, and attention with its gradient.
 func TestKernelsCompile(t *testing.T) {
 	const width, hidden, heads, groups, head, keys = 4096, 14336, 32, 8, 128, 4096
 	var types []ir.Type
@@ -125,20 +126,67 @@ func TestKernelsCompile(t *testing.T) {
 		gradient := composed(main, routedGradientName, append(x, forward[1:]...), x[0].Type, x[2].Type, x[3].Type, x[4].Type, x[5].Type)
 		out = append(append(out, forward[0]), gradient...)
 	}
-	attended := func(name string, operands ...*ir.Value) {
-		y := composed(main, name, operands, operands[0].Type)
+	attended := func(name string, operands ...*ir.Value) *ir.Value {
+		results := []ir.Type{operands[0].Type, operands[1].Type, operands[2].Type}
+		if name != attentionGradientName {
+			results = results[:1]
+		}
+		y := composed(main, name, operands, results...)
 		y[0].Def.Attrs["composite_attributes"] = `{window = "0"}`
 		out = append(out, y...)
+		return y[0]
 	}
 	k, v := arg(bf16(1, groups, keys, head)), arg(bf16(1, groups, keys, head))
 	positions := arg(ir.Tensor("i32", 1, keys))
-	attended(attentionName, arg(bf16(1, heads, keys, head)), k, v, positions, ir.At(main).Iota(1, "i32", 1, keys))
+	q, count := arg(bf16(1, heads, keys, head)), ir.At(main).Iota(1, "i32", 1, keys)
+	y := attended(attentionName, q, k, v, positions, count)
+	attended(attentionGradientName, q, k, v, positions, count, y, arg(q.Type))
 	pool := []*ir.Value{arg(bf16(1<<16, groups, head)), arg(bf16(1<<16, groups, head))}
 	attended(pagedAttentionName, arg(bf16(16, heads, 1, head)), pool[0], pool[1], arg(ir.Tensor("i32", 16, 1)), arg(ir.Tensor("i32", 16, keys)))
 	main.Emit("func.return", out, nil)
 	m := &ir.Module{Name: "kernels", Funcs: []*ir.Func{{Name: "main", Body: main, Results: ir.Types(out)}}}
-	holds(t, ahead(t, m, ""), []string{"experts_up", "experts_down", "grouped_gemm", "grouped_gemm_transposed", "grouped_outer", "flash_attention"},
+	holds(t, ahead(t, m, ""), []string{"experts_up", "experts_down", "grouped_gemm", "grouped_gemm_transposed", "grouped_outer", "flash_attention", "flash_dq", "flash_dkv"},
 		[]string{"experts_permute", "experts_combine", "decode_up", "decode_down", "group_blocks", "paged_attention", "paged_combine"})
+}
+
+// TestAttentionCompiles compiles attention with its gradient where it is not that of 8x7B: registers hold all of it.
+func TestAttentionCompiles(t *testing.T) {
+	main := ir.NewRegion()
+	arg := func(elem string, dims ...int) *ir.Value {
+		v := &ir.Value{Type: ir.Tensor(elem, dims...)}
+		main.Args = append(main.Args, v)
+		return v
+	}
+	var out []*ir.Value
+	for _, c := range []struct {
+		elem               string
+		s, c, a, window    int
+		segments, shuffled bool
+	}{
+		{elem: "bf16", s: 4096, c: 4096, a: 128, window: 1000},
+		{elem: "f16", s: 4096, c: 4096, a: 128, segments: true, shuffled: true},
+		{elem: "bf16", s: 1000, c: 3000, a: 128},
+		{elem: "bf16", s: 4095, c: 4095, a: 96},
+		{elem: "bf16", s: 2048, c: 2048, a: 256},
+	} {
+		q, k, v := arg(c.elem, 2, 8, c.s, c.a), arg(c.elem, 2, 2, c.c, c.a), arg(c.elem, 2, 2, c.c, c.a)
+		in := []*ir.Value{q, k, v, arg("i32", 2, c.s), ir.At(main).Iota(1, "i32", 2, c.c)}
+		if c.shuffled {
+			in[keyPositions] = arg("i32", 2, c.c)
+		}
+		if c.segments {
+			in = append(in, arg("i32", 2, c.s), arg("i32", 2, c.c))
+		}
+		y := composed(main, attentionName, in, q.Type)
+		gradient := composed(main, attentionGradientName, append(in, y[0], arg(c.elem, q.Dims()...)), q.Type, k.Type, v.Type)
+		for _, v := range []*ir.Value{y[0], gradient[0]} {
+			v.Def.Attrs["composite_attributes"] = ir.Dictionary(ir.Attrs{"window": ir.String(strconv.Itoa(c.window))})
+		}
+		out = append(append(out, y...), gradient...)
+	}
+	main.Emit("func.return", out, nil)
+	m := &ir.Module{Name: "attention", Funcs: []*ir.Func{{Name: "main", Body: main, Results: ir.Types(out)}}}
+	holds(t, ahead(t, m, ""), []string{"flash_attention", "flash_dq", "flash_dkv"}, nil)
 }
 
 // TestKernelsCompileInRegions compiles experts that lie on eight devices.

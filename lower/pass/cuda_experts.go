@@ -2,6 +2,7 @@ package pass
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"mix/lower/ir"
@@ -9,7 +10,8 @@ import (
 )
 
 // routedExpertsCUDA runs permute, gather with both products and SwiGLU in one, down and combine; few tokens read each chosen
-// matrix once. A capacity leaves the body, whose grouped products are kernels.
+// matrix once. Rows that were ordered when they were routed need no permute. A capacity leaves the body, whose grouped products
+// are kernels.
 func routedExpertsCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	x, err := readExperts(op)
 	if err != nil {
@@ -19,11 +21,16 @@ func routedExpertsCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	if !x.kernelsFit() || x.capacity > 0 || keep && !slices.Equal(ir.Types(op.Results[1:]), x.keptTypes()) {
 		return nil, nil
 	}
-	p, unfit := triton.Experts{Tokens: x.t, Choices: x.k, Experts: x.e, Width: x.d, Hidden: x.f, Elem: kernelElems[x.elem], Keep: keep}.Forward(tiles())
+	plan := x.plan(keep)
+	v, routed := x.ordered()
+	if plan.Routed = routed && !keep; !plan.Routed {
+		v = map[string]*ir.Value{}
+	}
+	p, unfit := plan.Forward(tiles())
 	if unfit != nil {
 		return nil, nil
 	}
-	v := map[string]*ir.Value{"x": x.x, "chosen": x.chosen, "weights": x.weights, "gate": x.gate[0], "up": x.up[0], "down": x.down[0]}
+	maps.Copy(v, map[string]*ir.Value{"x": x.x, "chosen": x.chosen, "weights": x.weights, "gate": x.gate[0], "up": x.up[0], "down": x.down[0]})
 	if err := emitPlan(b, p, v); err != nil {
 		return nil, err
 	}

@@ -92,9 +92,12 @@ func (m *machine) operation(t *testing.T, op *ir.Op) {
 		args = append(args, m.values[v])
 	}
 	own := body.Add(op.Clone(by))
-	body.Emit("func.return", own.Results, nil)
-	single := &ir.Module{Name: "single", Funcs: []*ir.Func{{Name: "main", Results: ir.Types(own.Results), Body: body}}}
-	m.values[op.Result()] = tensor{op.Result().Type, asInts(t, compile(t, single), args)}
+	end := body.Emit("func.return", nil, nil)
+	for i, v := range op.Results {
+		end.Operands = own.Results[i : i+1]
+		single := &ir.Module{Name: "single", Funcs: []*ir.Func{{Name: "main", Results: ir.Types(end.Operands), Body: body}}}
+		m.values[v] = tensor{v.Type, asInts(t, compile(t, single), args)}
+	}
 }
 
 // asInts runs a program; integers of results, which run reads as floats, become numbers.

@@ -27,12 +27,13 @@ var list = []Pass{
 		Run: expert,
 	},
 	{
-		Name: "store",
-		Does: "keeps what a scan's layers compute for its gradient, where the scan says so",
+		Name: "choose_experts",
+		Does: "on CUDA, chooses the experts of each token and orders the rows for them in one kernel",
 		After: []After{
-			{"expert", "what a forward pass keeps goes straight to its gradient there"},
+			{"constrain", "a note between a value and its use would hide what the value is"},
+			{"expert", "it spreads experts that order their rows themselves"},
 		},
-		Run: store,
+		Run: chooseExperts,
 	},
 	{
 		Name: "routed_experts",
@@ -40,6 +41,7 @@ var list = []Pass{
 		After: []After{
 			{"constrain", "a note between a value and its use would hide what the value is"},
 			{"expert", "on a mesh the form of one device would compute all experts everywhere"},
+			{"choose_experts", "its rule takes the order of rows from there"},
 		},
 		Run: routedExperts,
 	},
@@ -53,24 +55,55 @@ var list = []Pass{
 	},
 	{
 		Name: "attention",
-		Does: "on CUDA, puts kernels that keep no scores in the place of mix.attention and mix.paged_attention",
+		Does: "on CUDA, puts kernels that keep no scores in the place of mix.attention, its gradient and mix.paged_attention",
 		After: []After{
 			{"constrain", "a note between a value and its use would hide what the value is"},
 		},
 		Run: attention,
 	},
 	{
+		Name: "store",
+		Does: "keeps what a scan's layers compute for its gradient, where the scan says so",
+		After: []After{
+			{"expert", "what a forward pass keeps goes straight to its gradient there"},
+			{"routed_experts", "kernels for both stand together there"},
+			{"attention", "a forward kernel gives its gradient's sums where both stand together"},
+		},
+		Run: store,
+	},
+	{
+		Name: "once",
+		Does: "on CUDA, drops mix.once: one kernel reads a weight, its gradient and moments and writes all three",
+		Run:  once,
+	},
+	{
+		Name: "few_rows",
+		Does: "on CUDA, puts kernels in the place of products of few rows by weights, which read each once, and of what lies between those",
+		After: []After{
+			{"routed_experts", "a norm adds up what the experts' kernels give"},
+			{"attention", "queries that a kernel reads are then seen to be so"},
+		},
+		Run: fewRows,
+	},
+	{
 		Name: "put_rows",
 		Does: "writes mix.put_rows in place",
 		After: []After{
 			{"constrain", "a note on a pool would keep it from being written in place"},
+			{"few_rows", "a kernel may fill the pool"},
 		},
 		Run: putRows,
 	},
 	{
+		Name: "add_rows",
+		Does: "on CUDA, adds rows to tables of zeros by sorting them, in a fixed order, in the place of scatters",
+		Run:  addRows,
+	},
+	{
 		Name: "one_row",
-		Does: "on the CPU, turns products of a single row of bf16 around, so that the matrix is read as it lies",
+		Does: "turns products of a single row of bf16 around, on CUDA repeats the row, so that the matrix is read as it lies",
 		After: []After{
+			{"few_rows", "on CUDA its kernel is better where it may stand"},
 			{"routed_experts", "its rule multiplies single rows"},
 			{"grouped_gemm", "so may its rule"},
 		},
@@ -88,11 +121,22 @@ var list = []Pass{
 		Run: inline,
 	},
 	{
+		Name: "dots",
+		Does: "on CUDA, multiplies bf16 and f16 that were widened to f32 as they were, and f32 exactly",
+		After: []After{
+			{"routed_experts", "it emits bodies' products of f32"},
+			{"attention", "a kernel may take the product's place"},
+			{"inline", "what was widened before a call is then seen in the body"},
+		},
+		Run: dots,
+	},
+	{
 		Name: "dce",
 		Does: "removes operations that nobody reads and functions that nobody calls",
 		After: []After{
 			{"constrain", "the notes' bodies have lost their callers"},
 			{"routed_experts", "the replaced bodies have lost their callers"},
+			{"dots", "what was widened for them has lost its readers"},
 		},
 		Run: dce,
 	},

@@ -107,11 +107,12 @@ var rules = map[string]map[string]rule{
 	routedName:                {target.CPU: routedExpertsCPU, target.CUDA: routedExpertsCUDA},
 	routedGradientName:        {target.CUDA: routedExpertsGradientCUDA},
 	groupedGEMMName:           {target.CPU: groupedGEMMCPU, target.CUDA: groupedGEMMCUDA},
-	groupedOuterName:          {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
 	groupedPairName:           {target.CUDA: groupedPairCUDA},
 	groupedSwiGLUName:         {target.CUDA: groupedSwiGLUCUDA},
 	groupedSwiGLUGradientName: {target.CUDA: groupedSwiGLUGradientCUDA},
+	groupedOuterName:          {target.CPU: groupedOuterCPU, target.CUDA: groupedOuterCUDA},
 	attentionName:             {target.CUDA: attentionCUDA},
+	attentionGradientName:     {target.CUDA: attentionGradientCUDA},
 	pagedAttentionName:        {target.CUDA: pagedAttentionCUDA},
 }
 

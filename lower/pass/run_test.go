@@ -41,7 +41,7 @@ func client(t testing.TB) *pjrt.Client {
 	return c
 }
 
-// tensor is a value for a parameter or from a result, with f32, bf16 or i32 elements.
+// tensor is a value for a parameter or from a result, with f32, bf16, i32 or i1 elements.
 type tensor struct {
 	typ  ir.Type
 	data []float32
@@ -72,6 +72,8 @@ func (t tensor) bytes() []byte {
 		switch elem {
 		case "bf16":
 			b = binary.LittleEndian.AppendUint16(b, uint16(bf16(v)))
+		case "i1":
+			b = append(b, byte(v))
 		case "i32":
 			b = binary.LittleEndian.AppendUint32(b, uint32(int32(v)))
 		default:
@@ -81,7 +83,7 @@ func (t tensor) bytes() []byte {
 	return b
 }
 
-var bufferTypes = map[string]pjrt.BufferType{"f32": pjrt.BufferTypeF32, "bf16": pjrt.BufferTypeBF16, "i32": pjrt.BufferTypeS32}
+var bufferTypes = map[string]pjrt.BufferType{"f32": pjrt.BufferTypeF32, "bf16": pjrt.BufferTypeBF16, "i32": pjrt.BufferTypeS32, "i1": pjrt.BufferTypePRED}
 
 // program is a compiled module of one result.
 type program struct {
@@ -131,16 +133,22 @@ func (p *program) run(t testing.TB, args []tensor) []float32 {
 	defer out.Destroy()
 	elem, dims, _ := p.out.Split()
 	n, width := elements(dims), 4
-	if elem == "bf16" {
+	switch elem {
+	case "bf16":
 		width = 2
+	case "i1":
+		width = 1
 	}
 	raw := make([]byte, n*width)
 	require.NoError(t, out.ToHost(raw))
 	got := make([]float32, n)
 	for i := range got {
-		if width == 2 {
+		switch width {
+		case 1:
+			got[i] = float32(raw[i])
+		case 2:
 			got[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(raw[2*i:])) << 16)
-		} else {
+		default:
 			got[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
 		}
 	}

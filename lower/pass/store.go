@@ -73,7 +73,7 @@ type stored struct {
 // readStored reads the gradient op of region r and its scan; nil if there is nothing to store.
 func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
 	n, outs := entry(op, "carry"), entry(op, "outs")
-	if n < 1 || len(op.Operands) < 2*n+outs {
+	if most := len(op.Operands); n < 1 || n > most || outs < 0 || outs > most || most < 2*n+outs {
 		return nil, nil
 	}
 	scan := op.Operands[len(op.Operands)-1].Def
@@ -87,6 +87,9 @@ func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
 	}
 	if entry(op, "micro") != 0 || entry(op, "each") != 0 || entry(op, "lead") > 1 {
 		return nil, fmt.Errorf("microbatches or several axes of layers, wanted neither where results are stored")
+	}
+	if l := entry(op, "layers"); l < 1 || l > maxSize {
+		return nil, fmt.Errorf("%d layers, wanted 1 to %d", l, maxSize)
 	}
 	s := &stored{m: m, forward: scan, back: op, layers: entry(op, "layers"), carry: n, outs: outs}
 	s.douts = op.Operands[n : n+outs]
@@ -108,7 +111,56 @@ func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
 	if want := s.inputs + n + outs; len(s.gradient.Operands) != want || len(s.layer.Operands) != s.inputs || len(s.gradient.Results) < n+outs {
 		return nil, fmt.Errorf("%d operands and %d results of %s, wanted %d, and results of the layer behind gradients", len(s.gradient.Operands), len(s.gradient.Results), layerGradientName, want)
 	}
-	return s, nil
+	return s, s.check()
+}
+
+// check holds operands and results to each other: what is stacked has an axis of layers before what a layer takes and gives.
+func (s *stored) check() error {
+	n := s.carry
+	before := s.inputs - len(s.stacked) - len(s.frozen)
+	var in []ir.Type // of a layer
+	for i, v := range s.forward.Operands {
+		t := v.Type
+		if i >= before {
+			t = s.oneLayer(t)
+		}
+		in = append(in, t)
+	}
+	results := ir.Types(s.forward.Results)
+	carried := slices.Concat(results[:n], ir.Types(s.back.Operands[:n]))
+	outs := []ir.Type{}
+	for _, t := range results[n : n+s.outs] {
+		outs = append(outs, s.oneLayer(t))
+	}
+	for _, t := range results[n+s.outs:] {
+		carried = append(carried, s.oneLayer(t))
+	}
+	layer := slices.Concat(in[:min(n, len(in))], outs)
+	gradient := ir.Types(s.gradient.Results)
+	var grads []ir.Type
+	for i, t := range in {
+		shared := i >= n && i < n+len(s.shared)
+		if elem, _, _ := t.Split(); floats[elem] && !shared && i < s.inputs-len(s.frozen) {
+			grads = append(grads, t)
+		}
+	}
+	ok := len(s.forward.Operands) == s.inputs && slices.Equal(ir.Types(s.layer.Operands), in) && !slices.Contains(in, "") && !slices.Contains(outs, "") &&
+		slices.Equal(carried, slices.Repeat(in[:min(n, len(in))], 3)) && slices.Equal(gradient, slices.Concat(grads, layer)) &&
+		slices.Equal(ir.Types(s.gradient.Operands), slices.Concat(in, layer)) && slices.Equal(ir.Types(s.douts), results[n:n+s.outs]) &&
+		slices.Equal(ir.Types(slices.Concat(s.shared, s.weights, s.stacked, s.frozen)), ir.Types(s.forward.Operands[n:]))
+	if !ok {
+		return fmt.Errorf("operands %v and results %v of a layer, and those of its gradient, do not fit the scan's", ir.Types(s.layer.Operands), ir.Types(s.layer.Results))
+	}
+	return nil
+}
+
+// oneLayer is the type of one of the layers of [L, …], "" where there are not so many.
+func (s *stored) oneLayer(t ir.Type) ir.Type {
+	elem, dims, ok := t.Split()
+	if !ok || len(dims) == 0 || dims[0] != s.layers {
+		return ""
+	}
+	return ir.Tensor(elem, dims[1:]...)
 }
 
 // entryText is an attribute of a composite, "" if it is not there.
@@ -141,7 +193,9 @@ func (s *stored) rewrite(r *ir.Region) error {
 	}
 	c := cutAt(g.Body, s.carry, s.inputs, s.gradients())
 	s.first, s.second = c.functions(s.m, g.Name)
-	s.kept = ir.Types(c.kept)
+	if s.kept = ir.Types(c.kept); slices.ContainsFunc(s.kept, func(t ir.Type) bool { _, _, ok := t.Split(); return !ok }) {
+		return fmt.Errorf("kept values %v, wanted tensors of static sizes", s.kept)
+	}
 	s.m.Funcs = append(s.m.Funcs, s.first, s.second)
 
 	by := map[*ir.Value]*ir.Value{}

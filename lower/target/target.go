@@ -45,6 +45,8 @@ var targets = []Target{
 		// ones and gigabytes of partial sums, cuBLAS chooses by itself. Two layers of 8x7B, decode of 16
 		// rows: 1.1 instead of 4.0 GB of temporaries, compiled in 1.8 instead of 3.2 s.
 		"xla_gpu_enable_triton_gemm": false,
+		// Products of the same rows are not joined: their weights are arguments, which joining copies each time.
+		"xla_gpu_dot_merger_threshold_mb": 0,
 		// Collectives run beside the products that do not need their results.
 		"xla_gpu_enable_latency_hiding_scheduler": true,
 		// The one-shot kernel aborts the compiler where no GPU is.

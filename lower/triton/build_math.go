@@ -86,6 +86,9 @@ func (b *Builder) Exp2(x *Value) *Value { return b.unary("math.exp2", x) }
 // Log2 is the logarithm to base 2, of f32.
 func (b *Builder) Log2(x *Value) *Value { return b.unary("math.log2", x) }
 
+// Sqrt is the square root, of f32.
+func (b *Builder) Sqrt(x *Value) *Value { return b.unary("math.sqrt", x) }
+
 const log2e = 1.4426950408889634
 
 // Sigmoid is 1/(1 + e^-x), of f32.

@@ -170,6 +170,8 @@ func TestOuterSumsOverTheRowsOfAGroup(t *testing.T) {
 		}
 		c, err := triton.Outer{Groups: rt.groups(), N: n, M: m, Elem: elem}.Call(small)
 		near(t, want, run(t, c, err, a, b, i32(rt.offsets))[0], tolerance(elem))
+		c, err = triton.Outer{Groups: rt.groups(), N: n, M: m, Elem: elem, Wide: true}.Call(small)
+		near(t, want, run(t, c, err, a, b, i32(rt.offsets))[0], tolerance(triton.F32))
 	})
 }
 

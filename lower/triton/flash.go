@@ -9,6 +9,7 @@ type Flash struct {
 	Window                            int  // 0 for none
 	InOrder                           bool // key c is at position c, so keys after a query's position are not read
 	Segments                          bool // queries see only keys of their own segment
+	LSE                               bool // also give what the gradient reads
 	Elem                              Elem
 }
 
@@ -20,8 +21,10 @@ type Flash struct {
 //	keyAt   [B, C] i32      positions, unless InOrder
 //	queryIn [B, S] i32, keyIn [B, C] i32  segments, with Segments
 //	y       [B, H, S, A]    scores q·k/√A over keys at positions p-Window+1 to p, softmax in f32
+//	lse     [B, H, S] f32   with LSE: logarithms to base 2 of the sums that the softmax divides by
 //
-// A query sees at least one key; one that sees none gets zeros. Tile's M is queries and its N keys at a time.
+// A query that sees no key gets zeros and an lse of infinity, which takes all its powers to 0. Tile's M is queries and its
+// N keys at a time.
 //
 // Source: Dao 2023, arXiv:2307.08691.
 func (f Flash) Call(t Tile) (Call, error) {
@@ -29,21 +32,19 @@ func (f Flash) Call(t Tile) (Call, error) {
 	if err := f.check(name, t); err != nil {
 		return Call{}, err
 	}
+	t = f.cut(t)
 	k := newKernel(name, t)
 	q := k.operand("q", f.Elem, f.Sequences, f.Heads, f.Queries, f.Width)
 	keys := k.operand("keys", f.Elem, f.Sequences, f.KeyHeads, f.Keys, f.Width)
 	values := k.operand("values", f.Elem, f.Sequences, f.KeyHeads, f.Keys, f.Width)
-	queryAt := k.operand("query_at", I32, f.Sequences, f.Queries)
-	var keyAt, queryIn, keyIn *Value
-	if !f.InOrder {
-		keyAt = k.operand("key_at", I32, f.Sequences, f.Keys)
-	}
-	if f.Segments {
-		queryIn, keyIn = k.operand("query_in", I32, f.Sequences, f.Queries), k.operand("key_in", I32, f.Sequences, f.Keys)
-	}
+	places := k.places(f)
 	y := k.result("y", f.Elem, f.Sequences, f.Heads, f.Queries, f.Width)
+	var lse *Value
+	if f.LSE {
+		lse = k.result("lse", F32, f.Sequences, f.Heads, f.Queries)
+	}
 
-	a := max(16, powerOfTwo(f.Width))
+	a := f.padded()
 	head := k.Program(1) // of B·H
 	seq := k.Div(head, k.Int(f.Heads))
 	group := k.Div(head, k.Int(f.Heads/f.KeyHeads)) // of B·G
@@ -51,12 +52,7 @@ func (f Flash) Call(t Tile) (Call, error) {
 	cols, inside := k.span(k.Int(0), a, f.Width)
 	rows := k.Add(k.cells(query, cols, f.Width), k.long(head, f.Queries*f.Width))
 	x := k.Load(k.Ptr(q, rows), k.box(own, inside)) // [M, a]
-	queries := k.Add(query, k.Mul(seq, k.Int(f.Queries)))
-	at := k.Load(k.Ptr(queryAt, queries), own) // [M]
-	var in *Value
-	if f.Segments {
-		in = k.Load(k.Ptr(queryIn, queries), own) // [M]
-	}
+	of := k.queryPlaces(places, seq, query, own)    // [M]
 	base := k.long(group, f.Keys*f.Width)
 	body := func(masked bool) func(i *Value, state []*Value) []*Value {
 		return func(i *Value, state []*Value) []*Value {
@@ -69,22 +65,12 @@ func (f Flash) Call(t Tile) (Call, error) {
 			if !masked {
 				return k.attend(state, scores, nil, v)
 			}
-			position := key
-			every := k.Add(key, k.Mul(seq, k.Int(f.Keys)))
-			if !f.InOrder {
-				position = k.Load(k.Ptr(keyAt, every), real)
-			}
-			seen := k.And(k.LessEqual(k.Row(position), k.Column(at)), k.Row(real)) // [M, N]
-			if f.Window > 0 {
-				seen = k.And(seen, k.Less(k.Sub(k.Column(at), k.Row(position)), k.Int(f.Window)))
-			}
-			if f.Segments {
-				seen = k.And(seen, k.Equal(k.Column(in), k.Row(k.Load(k.Ptr(keyIn, every), real))))
-			}
+			seen := k.sees(f, of.by(k.Column), k.keyPlaces(places, seq, key, real).by(k.Row))
+			seen = k.And(seen, k.Row(real)) // [M, N]
 			return k.attend(state, scores, seen, v)
 		}
 	}
-	lo, all, hi := k.keyRange(f, t, at, own)
+	lo, all, hi := k.keyRange(places, t, seq, of, own)
 	state := k.online(t.M, a)
 	if all != nil {
 		state = k.For(lo, all, k.Int(t.N), state, body(false))
@@ -92,30 +78,21 @@ func (f Flash) Call(t Tile) (Call, error) {
 	}
 	state = k.For(lo, hi, k.Int(t.N), state, body(true))
 	k.Store(k.Ptr(y, rows), k.mean(state), k.box(own, inside))
+	if f.LSE {
+		k.Store(k.Ptr(lse, k.Add(k.long(head, f.Queries), k.Convert(query, I64))), k.sums(state), own)
+	}
 	return k.finish(ceil(f.Queries, t.M), f.Sequences*f.Heads, 1)
 }
 
-// keyRange is the first key that any of a block of queries sees, rounded down to a block, the first that not all of
-// them see, rounded down too, and the end of the last. Up to all no mask is needed; it is nil where that is not known.
-func (k *kernel) keyRange(f Flash, t Tile, at, own *Value) (lo, all, hi *Value) {
-	lo, hi = k.Int(0), k.Int(f.Keys)
-	if !f.InOrder {
-		return lo, nil, hi
+// padded is how wide blocks of heads are.
+func (f Flash) padded() int { return max(16, powerOfTwo(f.Width)) }
+
+// cut is the tile with fewer keys at a time where heads are so wide that they would not fit.
+func (f Flash) cut(t Tile) Tile {
+	if f.padded() > 128 {
+		t.N = max(16, t.N/2)
 	}
-	last, first := at, at
-	if own != nil {
-		last, first = k.Select(own, at, k.Int(0)), k.Select(own, at, k.Int(maxSize))
-	}
-	hi = k.Min(k.Add(k.Greatest(last, 0), k.Int(1)), hi)
-	least := k.Least(first, 0)
-	down := func(x *Value) *Value { return k.Mul(k.Div(x, k.Int(t.N)), k.Int(t.N)) }
-	if f.Window > 0 {
-		return down(k.Max(k.Sub(least, k.Int(f.Window-1)), lo)), nil, hi
-	}
-	if !f.Segments {
-		all = k.Max(k.Min(down(k.Add(least, k.Int(1))), k.Int(f.Keys/t.N*t.N)), lo)
-	}
-	return lo, all, hi
+	return t
 }
 
 func (f Flash) check(name string, t Tile) error {

@@ -25,9 +25,14 @@ func byName(name string, sizes, tile []byte) (triton.Call, error) {
 		"outer":           func() (triton.Call, error) { return of[triton.Outer](sizes).Call(t) },
 		"decode_up":       func() (triton.Call, error) { return of[triton.Decode](sizes).Up(t) },
 		"decode_down":     func() (triton.Call, error) { return of[triton.Decode](sizes).Down(t) },
+		"linear":          func() (triton.Call, error) { return of[triton.Linear](sizes).Call(t) },
 		"paged":           func() (triton.Call, error) { return of[triton.Paged](sizes).Call(t) },
 		"flash":           func() (triton.Call, error) { return of[triton.Flash](sizes).Call(t) },
+		"flash_dq":        func() (triton.Call, error) { return of[triton.FlashGradient](sizes).OfQueries(t) },
+		"flash_dkv":       func() (triton.Call, error) { return of[triton.FlashGradient](sizes).OfKeys(t) },
 		"fp8":             func() (triton.Call, error) { return of[triton.FP8](sizes).Call(t) },
+		"norm":            func() (triton.Call, error) { return of[triton.Norm](sizes).Call() },
+		"heads":           func() (triton.Call, error) { return of[triton.Heads](sizes).Call() },
 		"combine":         func() (triton.Call, error) { return of[triton.Combine](sizes).Call() },
 		"swiglu_gradient": func() (triton.Call, error) { return of[triton.SwiGLUGradient](sizes).Call() },
 		"swiglu":          func() (triton.Call, error) { return of[triton.SwiGLU](sizes).Call() },
@@ -70,13 +75,14 @@ func TestAnySizesAreAKernelOrAnError(t *testing.T) {
 		if r.IntN(2) == 0 {
 			size = usual
 		}
-		sizes := map[string]any{"Elem": []string{"f32", "bf16", "i32"}[r.IntN(3)], "Y": "f32", "Pair": r.IntN(2) == 0, "BlockScales": r.IntN(2) == 0, "Rows": size()}
+		sizes := map[string]any{"Elem": []string{"f32", "bf16", "i32"}[r.IntN(3)], "Y": "f32", "Parts": "f32", "Sums": "bf16", "Weighted": r.IntN(2) == 0, "Pair": r.IntN(2) == 0, "BlockScales": r.IntN(2) == 0, "LSE": r.IntN(2) == 0, "Rows": size()}
 		for _, f := range []string{"Experts", "Tokens", "Choices", "Width", "Hidden", "In", "Out", "N", "M", "Splits", "Block", "Sequences", "Heads",
 			"KeyHeads", "Positions", "Context", "Page", "Window", "Queries", "Keys"} {
 			sizes[f] = size()
 		}
+		sizes["Outs"] = []int{size(), size()}
 		tile := triton.Tile{M: size(), N: size(), K: size(), Group: size(), Split: size(), Warps: 4, Stages: 2}
-		names := []string{"up", "grouped", "outer", "decode_up", "decode_down", "paged", "flash", "fp8", "combine", "swiglu", "swiglu_gradient", "permute", "route", "block_map", "paged_join", "quantize"}
+		names := []string{"up", "grouped", "outer", "decode_up", "decode_down", "linear", "norm", "heads", "paged", "flash", "flash_dq", "flash_dkv", "fp8", "combine", "swiglu", "swiglu_gradient", "permute", "route", "block_map", "paged_join", "quantize"}
 		name := names[r.IntN(len(names))]
 		if name == "combine" {
 			sizes["Rows"] = "f32" // there it is an element type

@@ -5,13 +5,15 @@ type Outer struct {
 	Groups
 	N, M int // widths of a and b
 	Elem Elem
+	Wide bool // y is f32, as it was summed
 }
 
 // Call is the kernel.
 //
 //	a       [R, N]       b [R, M], rows in group order
 //	offsets [E+1] i32    where each group begins
-//	y       [E, N, M]    y[e] = Σ a[r]·b[r]ᵀ over the rows r of group e, summed in f32; zeros for no rows
+//	y       [E, N, M]    y[e] = Σ a[r]·b[r]ᵀ over the rows r of group e, summed in f32; zeros for no rows. Of a's elements,
+//	                     or Wide
 //
 // A program sums all rows of its group in order, so runs repeat bit for bit. Tile's M cuts N and its N cuts M.
 func (o Outer) Call(t Tile) (Call, error) {
@@ -23,7 +25,11 @@ func (o Outer) Call(t Tile) (Call, error) {
 	a := k.operand("a", o.Elem, o.Rows, o.N)
 	b := k.operand("b", o.Elem, o.Rows, o.M)
 	offsets := k.operand("offsets", I32, o.Experts+1)
-	y := k.result("y", o.Elem, o.Experts, o.N, o.M)
+	out := o.Elem
+	if o.Wide {
+		out = F32
+	}
+	y := k.result("y", out, o.Experts, o.N, o.M)
 
 	rows, columns := ceil(o.N, t.M), ceil(o.M, t.N)
 	pn, pm := k.order(k.Program(0), rows, columns, t.Group)

@@ -42,6 +42,7 @@ type Experts struct {
 	Elem                                    Elem
 	Keep                                    bool // also give what the gradient reads
 	Partial                                 bool // chosen may name experts outside [0, E), whose share is left out of y
+	Routed                                  bool // the rows were ordered by Route, with Block
 }
 
 // fewTokens is up to how many tokens reading matrices takes longer than multiplying them.
@@ -52,41 +53,61 @@ const fewTokens = 64
 //	x [T, D], chosen [T, K] i32, weights [T, K] f32, gate and up [E, F, D], down [E, D, F] → y [T, D]
 //
 // With Keep it also gives order and place [R] i32, sizes [E] i32, g and u [R, F] and rows [R, D], the products by
-// gate, up and down in group order.
+// gate, up and down in group order. With Routed it begins with up: of what Permute gives it takes place, order, offsets and blocks.
 func (x Experts) Forward(t Table) (Plan, error) {
 	p := Plan{types: map[string]string{}, Inputs: []string{"x", "chosen", "weights", "gate", "up", "down"}, Outputs: []string{"y"}}
 	g := Groups{Rows: x.Tokens * x.Choices, Experts: x.Experts}
 	if err := g.check("experts"); err != nil {
 		return p, err
 	}
-	few := x.Tokens <= fewTokens && !x.Keep
-	names, rows := [2]string{"up", "grouped"}, g.Average()
-	if few {
-		names, rows = [2]string{"decode_up", "decode_down"}, x.Tokens
-	}
-	up, err := t.Choose(names[0], x.Elem, rows)
+	up, down, err := x.tiles(t)
 	if err != nil {
 		return p, err
 	}
-	down, err := t.Choose(names[1], x.Elem, rows)
-	if err != nil {
-		return p, err
-	}
-	down.M = up.M // they share blocks
-	permute := Permute{Tokens: x.Tokens, Experts: x.Experts, Choices: x.Choices, Block: up.M}
-	if err := p.add([]string{"chosen"}, []string{"place", "order", "sizes", "offsets", "blocks"})(permute.Call()); err != nil {
-		return p, err
-	}
-	if few {
-		err = x.few(&p, g, up, down)
+	if x.Routed {
+		p.Inputs = append(p.Inputs, "place", "order", "offsets", "blocks")
 	} else {
-		err = x.many(&p, g, up, down)
+		permute := Permute{Tokens: x.Tokens, Experts: x.Experts, Choices: x.Choices, Block: up.M}
+		if err := p.add([]string{"chosen"}, []string{"place", "order", "sizes", "offsets", "blocks"})(permute.Call()); err != nil {
+			return p, err
+		}
+	}
+	if x.few() {
+		err = x.fewRows(&p, g, up, down)
+	} else {
+		err = x.manyRows(&p, g, up, down)
 	}
 	return p, err
 }
 
-// few tokens: splits of sums are added up by SwiGLU and Combine.
-func (x Experts) few(p *Plan, g Groups, up, down Tile) error {
+// Route is the kernel that orders the rows as Forward wants them with Routed, and chooses the experts.
+func (x Experts) Route(t Table) (Call, error) {
+	up, _, err := x.tiles(t)
+	if err != nil {
+		return Call{}, err
+	}
+	return Route{Tokens: x.Tokens, Experts: x.Experts, Choices: x.Choices, Block: up.M}.Call()
+}
+
+// few tells whether reading matrices takes longer than multiplying.
+func (x Experts) few() bool { return x.Tokens <= fewTokens && !x.Keep }
+
+// tiles are those of the products, which share blocks.
+func (x Experts) tiles(t Table) (up, down Tile, err error) {
+	names, rows := [2]string{"up", "grouped"}, Groups{Rows: x.Tokens * x.Choices, Experts: max(x.Experts, 1)}.Average()
+	if x.few() {
+		names, rows = [2]string{"decode_up", "decode_down"}, x.Tokens
+	}
+	if up, err = t.Choose(names[0], x.Elem, rows); err != nil {
+		return up, down, err
+	}
+	down, err = t.Choose(names[1], x.Elem, rows)
+	down.M = up.M
+	return up, down, err
+}
+
+// fewRows: splits of sums are added up by SwiGLU and Combine.
+func (x Experts) fewRows(p *Plan, g Groups, up, down Tile) error {
 	d := Decode{Groups: g, Tokens: x.Tokens, Choices: x.Choices, Width: x.Width, Hidden: x.Hidden, Elem: x.Elem}
 	out := []string{"h"}
 	if up.Split > 1 {
@@ -112,8 +133,8 @@ func (x Experts) few(p *Plan, g Groups, up, down Tile) error {
 	return p.add(in, []string{"y"})(c.Call())
 }
 
-// many tokens: rows leave the product down by weight, or in group order where they are kept.
-func (x Experts) many(p *Plan, g Groups, up, down Tile) error {
+// manyRows: rows leave the product down by weight, or in group order where they are kept.
+func (x Experts) manyRows(p *Plan, g Groups, up, down Tile) error {
 	u := Up{Groups: g, Tokens: x.Tokens, Choices: x.Choices, Width: x.Width, Hidden: x.Hidden, Elem: x.Elem, Keep: x.Keep}
 	d := Grouped{Groups: g, In: x.Hidden, Out: x.Width, Elem: x.Elem, Routed: !x.Keep, Choices: x.Choices}
 	c := Combine{Tokens: x.Tokens, Choices: x.Choices, Width: x.Width, Splits: 1, Weighted: x.Keep, Grouped: x.Keep, Partial: x.Partial,

@@ -218,3 +218,30 @@ func TestDefaultTilesComputeTheSame(t *testing.T) {
 		}
 	}
 }
+
+// TestForwardOfRoutedRows takes the order of rows from the kernel that chose the experts.
+func TestForwardOfRoutedRows(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 17))
+	const experts, choices, width, hidden = 6, 2, 24, 40
+	for _, tokens := range []int{1, 5, 70} {
+		all := map[string]*interp.Array{"x": random(r, triton.F32, tokens, width), "gate": random(r, triton.F32, experts, hidden, width),
+			"up": random(r, triton.F32, experts, hidden, width), "down": random(r, triton.F32, experts, width, hidden)}
+		x := triton.Experts{Tokens: tokens, Choices: choices, Experts: experts, Width: width, Hidden: hidden, Elem: triton.F32}
+		c, err := x.Route(tiny(1))
+		for i, a := range run(t, c, err, random(r, triton.F32, tokens, experts)) {
+			all[c.Results[i].Name] = a
+		}
+		plain := map[string]*interp.Array{}
+		for _, name := range []string{"x", "gate", "up", "down", "chosen", "weights"} {
+			plain[name] = all[name]
+		}
+		p, err := x.Forward(tiny(1))
+		require.NoError(t, err)
+		execute(t, p, plain)
+		x.Routed = true
+		p, err = x.Forward(tiny(1))
+		require.NoError(t, err)
+		execute(t, p, all)
+		require.Equal(t, plain["y"].Floats, all["y"].Floats)
+	}
+}

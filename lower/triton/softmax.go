@@ -30,6 +30,13 @@ func (k *kernel) mean(state []*Value) *Value {
 	return k.Div(state[2], k.Column(sum))
 }
 
+// sums is the logarithm to base 2 of the state's sums of powers, [m]; infinity for rows that saw no key.
+func (k *kernel) sums(state []*Value) *Value {
+	none := k.Equal(state[1], k.Float(0))
+	sum := k.Add(state[0], k.Log2(k.Select(none, k.Float(1), state[1])))
+	return k.Select(none, k.Sub(k.Float(0), sum), sum) // such a row's greatest score is minus infinity
+}
+
 // scale takes products of queries and keys of width a to scores in base 2.
 func (k *kernel) scale(x *Value, a int) *Value {
 	return k.Mul(x, k.Float(log2e/math.Sqrt(float64(a))))

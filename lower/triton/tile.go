@@ -42,7 +42,7 @@ func (t Tile) check(kernel string) error {
 
 // Choice is a row of a Table: the tile for products of up to Rows rows a group and K summed.
 type Choice struct {
-	Kernel string `json:"kernel"` // up, grouped, transposed, outer, decode_up, decode_down, flash, paged or fp8
+	Kernel string `json:"kernel"` // up, grouped, transposed, outer, decode_up, decode_down, linear, flash, flash_dq, flash_dkv, paged or fp8
 	Elem   string `json:"elem"`   // empty for any
 	Rows   int    `json:"rows"`   // 0 for any number
 	Tile   Tile   `json:"tile"`
@@ -134,17 +134,21 @@ const sharedMemory = 227 << 10
 // Candidates are the tiles worth timing for a kernel at so many rows in the average group: those whose loads in
 // flight fit the chip.
 func Candidates(kernel string, elem Elem, rows int) []Tile {
+	if _, attends := flashParts[kernel]; attends {
+		return flashCandidates(kernel, elem)
+	}
 	matrices := map[string]int{"up": 2, "decode_up": 2}[kernel]
 	matrices = max(matrices, 1)
+	few := slices.Contains([]string{"decode_up", "decode_down", "linear", "paged"}, kernel)
 	ms, splits, depths := []int{64, 128}, []int{1}, []int{2, 3, 4, 5}
 	switch {
-	case kernel == "decode_up" || kernel == "decode_down" || kernel == "paged" || rows <= 16:
+	case few || rows <= 16:
 		ms = []int{max(16, min(powerOfTwo(rows), 64))}
 		splits, depths = []int{1, 2, 4, 8}, []int{3, 4, 5}
 	case kernel != "outer" && rows <= 64:
 		ms = []int{64}
 	}
-	if kernel != "decode_up" && kernel != "decode_down" && kernel != "paged" {
+	if !few {
 		splits = []int{1}
 	}
 	var all []Tile

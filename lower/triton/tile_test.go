@@ -11,7 +11,7 @@ import (
 
 func TestDefaultTableServesEveryKernel(t *testing.T) {
 	table := triton.Default()
-	for _, kernel := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "flash", "paged", "fp8"} {
+	for _, kernel := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "linear", "flash", "flash_dq", "flash_dkv", "paged", "fp8"} {
 		for _, e := range []triton.Elem{triton.F32, triton.F16, triton.BF16} {
 			for _, rows := range []int{1, 16, 17, 64, 1 << 20} {
 				tile, err := table.Choose(kernel, e, rows)
@@ -84,7 +84,7 @@ func TestWithPutsAChoiceWhereItIsFound(t *testing.T) {
 }
 
 func TestCandidatesFitTheChip(t *testing.T) {
-	for _, kernel := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "flash", "paged", "fp8"} {
+	for _, kernel := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "linear", "flash", "flash_dq", "flash_dkv", "paged", "fp8"} {
 		for _, rows := range []int{1, 64, 4096} {
 			all := triton.Candidates(kernel, triton.BF16, rows)
 			require.NotEmpty(t, all, "%s, %d rows", kernel, rows)

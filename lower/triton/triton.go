@@ -65,7 +65,8 @@ type Call struct {
 	Warps, Stages int
 	Operands      []Array
 	Results       []Array
-	Func          *Func // what IR prints
+	InPlace       [][2]int // a result and the operand in whose memory it lies: what is not written stays as it was
+	Func          *Func    // what IR prints
 }
 
 // String is the call for people: how it runs, what it takes and gives, and its IR.
@@ -75,10 +76,24 @@ func (c Call) String() string {
 	for _, a := range c.Operands {
 		fmt.Fprintf(&s, "takes %s %s\n", a.Name, a)
 	}
-	for _, a := range c.Results {
-		fmt.Fprintf(&s, "gives %s %s\n", a.Name, a)
+	for i, a := range c.Results {
+		fmt.Fprintf(&s, "gives %s %s", a.Name, a)
+		if from, ok := c.place(i); ok {
+			fmt.Fprintf(&s, " in the place of %s", c.Operands[from].Name)
+		}
+		s.WriteByte('\n')
 	}
 	return s.String() + c.IR
+}
+
+// place is the operand in whose memory result i lies.
+func (c Call) place(i int) (operand int, ok bool) {
+	for _, p := range c.InPlace {
+		if p[0] == i {
+			return p[1], true
+		}
+	}
+	return 0, false
 }
 
 // Target is the name by which XLA knows custom calls that are Triton kernels. Their api_version is 4.
@@ -105,6 +120,13 @@ func (k *kernel) operand(name string, elem Elem, dims ...int) *Value {
 func (k *kernel) result(name string, elem Elem, dims ...int) *Value {
 	k.call.Results = append(k.call.Results, Array{name, elem, dims})
 	return k.Param(name, elem)
+}
+
+// update declares operand number i as a result too: the kernel writes some of it in place.
+func (k *kernel) update(name string, i int) *Value {
+	of := k.call.Operands[i]
+	k.call.InPlace = append(k.call.InPlace, [2]int{len(k.call.Results), i})
+	return k.result(name, of.Elem, of.Dims...)
 }
 
 // kernel is a Call in the making. Operands are declared before results, as their pointers come.

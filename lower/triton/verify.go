@@ -135,7 +135,7 @@ func init() {
 	for _, n := range []string{"addf", "subf", "mulf", "divf", "minnumf", "maxnumf"} {
 		rules["arith."+n] = same(2, func(e Elem) bool { return e.Float() && e != F8 })
 	}
-	for _, n := range []string{"math.exp2", "math.log2"} {
+	for _, n := range []string{"math.exp2", "math.log2", "math.sqrt"} {
 		rules[n] = same(1, func(e Elem) bool { return e == F32 })
 	}
 	convert := func(fits func(from, to Elem) bool) func(op *Op) error {

@@ -1,10 +1,14 @@
 package gpu
 
 import (
+	"slices"
+
 	"mix/cmd/internal/planner"
 	"mix/graph"
+	"mix/lower/target"
 	"mix/sharding"
 	"mix/sharding/axis"
+	"mix/train"
 )
 
 // weightBytes is the size of a model's weights in serving: bfloat16, the router float32.
@@ -63,4 +67,32 @@ func trainingLayers(config func(layers int) graph.Config, all int, chip sharding
 		}
 	}
 	return max(layers, 1), 1, nil
+}
+
+// stateBytes is what a step in bfloat16 moves for each number of a weight, beside what products read: weight and moments,
+// float32, are read and written; the gradient, of experts bfloat16, is written, read for its norm and read by the update; all
+// but the table of embeddings is converted for products.
+func stateBytes(p axis.Param) (bytes int) {
+	bytes = 3*(4+4) + 3*4
+	if slices.Contains(p.Axes, axis.FFN) {
+		bytes = 3*(4+4) + 3*2
+	}
+	if p.Path != "embed" {
+		bytes += 4 + 2
+	}
+	return bytes
+}
+
+// trainingRoof is the least that a step of so many tokens, in sequences of seq, takes on the chip.
+func trainingRoof(c graph.Config, chip target.Chip, tokens, seq int) (r Roof) {
+	for _, p := range graph.Params(c) {
+		r.Bytes += float64(p.Elements()) * float64(stateBytes(p))
+	}
+	if chip.BF16 == 0 || chip.Bandwidth == 0 {
+		return r
+	}
+	r.Products = train.FLOPs(c, seq) * float64(tokens) / chip.BF16
+	r.State = r.Bytes / chip.Bandwidth
+	r.Bound = r.Products / (r.Products + r.State)
+	return r
 }

@@ -55,6 +55,7 @@ func kernelCases(small bool) (all []kernelCase) {
 		s := shapes[len(shapes)-1]
 		all = append(all, groupedCase(s, e), outerCase(s, e), swigluCase(s, e), combineCase(s, e), quantizeCase(s, e))
 		all = append(all, attentionCases(small, e)...)
+		all = append(all, fewCases(small, e)...)
 	}
 	products := shapes[1:]
 	if small {
@@ -169,10 +170,16 @@ func outerCase(s shape, e triton.Elem) kernelCase {
 		rows := s.tokens * s.choices
 		sizes := ragged(rows, s.experts)
 		a, b := k.scaled(e, 0.3, rows, s.width), k.scaled(e, 0.3, rows, s.hidden)
+		want := k.outer(a, b, k.ints(groups(sizes, rows)), s.experts)
+		sum := triton.Outer{Groups: triton.Groups{Rows: rows, Experts: s.experts, Rest: true}, N: s.width, M: s.hidden, Elem: e}
 		v := map[string]*ir.Value{"a": a, "b": b, "sizes": k.ints(sizes)}
-		p, err := triton.Outer{Groups: triton.Groups{Rows: rows, Experts: s.experts, Rest: true}, N: s.width, M: s.hidden, Elem: e}.Plan(k.table)
-		if k.plan(p, err, v) {
-			k.check("y", v["y"], k.outer(a, b, k.ints(groups(sizes, rows)), s.experts), tolerance(e))
+		if p, err := sum.Plan(k.table); k.plan(p, err, v) {
+			k.check("y", v["y"], want, tolerance(e))
+		}
+		sum.Wide = true
+		v = map[string]*ir.Value{"a": a, "b": b, "sizes": k.ints(sizes)}
+		if p, err := sum.Plan(k.table); k.plan(p, err, v) {
+			k.check("y in f32", v["y"], want, tolerance(triton.F32))
 		}
 	}}
 }

@@ -27,69 +27,13 @@ func attentionCases(small bool, e triton.Elem) (all []kernelCase) {
 	}
 	for _, f := range flash {
 		f.Elem = e
-		all = append(all, flashCase(f))
+		all = append(all, flashCase(f), flashGradientCase(f))
 	}
 	for _, p := range paged {
 		p.Elem = e
 		all = append(all, pagedCase(p))
 	}
 	return all
-}
-
-// flashCase has queries at the end of their keys; the second sequence's stand at its beginning, where they see few.
-func flashCase(f triton.Flash) kernelCase {
-	shape := fmt.Sprintf("B %d, H %d, G %d, A %d, S %d, C %d", f.Sequences, f.Heads, f.KeyHeads, f.Width, f.Queries, f.Keys)
-	name := "flash attention"
-	for _, w := range []struct {
-		is   bool
-		word string
-	}{{f.Window > 0, ", window"}, {f.Segments, ", segments"}, {!f.InOrder, ", any order"}} {
-		if w.is {
-			name += w.word
-		}
-	}
-	return kernelCase{name, shape, f.Elem, func(k *kit) {
-		var queryAt, keyAt []int
-		for b := range f.Sequences {
-			shift := (f.Keys - f.Queries) * (1 - b%2)
-			for i := range f.Queries {
-				queryAt = append(queryAt, shift+i)
-			}
-			for c := range f.Keys {
-				if !f.InOrder {
-					c = (c*7 + 3) % f.Keys // a permutation, as 7 does not divide the sizes
-				}
-				keyAt = append(keyAt, c)
-			}
-		}
-		at := func(all []int, n int) *ir.Value { return k.Reshape(k.ints(all), f.Sequences, n) }
-		qp, kp := at(queryAt, f.Queries), at(keyAt, f.Keys)
-		part := k.Const(ir.Tensor("i32"), "50")
-		qs, ks := k.Div(qp, k.Broadcast(part, qp.Dims())), k.Div(kp, k.Broadcast(part, kp.Dims()))
-		each := []int{f.Sequences, f.Queries, f.Keys}
-		q3, k3 := k.Broadcast(qp, each, 0, 1), k.Broadcast(kp, each, 0, 2)
-		seen := k.Compare("LE", k3, q3)
-		if f.Window > 0 {
-			near := k.Compare("LT", k.Binary("subtract", q3, k3), k.Const(q3.Type, fmt.Sprint(f.Window)))
-			seen = k.Binary("and", seen, near)
-		}
-		q := k.scaled(f.Elem, 1, f.Sequences, f.Heads, f.Queries, f.Width)
-		keys, values := k.scaled(f.Elem, 1, f.Sequences, f.KeyHeads, f.Keys, f.Width), k.scaled(f.Elem, 1, f.Sequences, f.KeyHeads, f.Keys, f.Width)
-		in := []*ir.Value{q, keys, values, qp}
-		if !f.InOrder {
-			in = append(in, kp)
-		}
-		if f.Segments {
-			in = append(in, qs, ks)
-			seen = k.Binary("and", seen, k.Compare("EQ", k.Broadcast(qs, each, 0, 1), k.Broadcast(ks, each, 0, 2)))
-		}
-		tile, err := k.table.Choose("flash", f.Elem, f.Queries)
-		c, failed := f.Call(tile)
-		if err == nil {
-			err = failed
-		}
-		k.check("y", k.call(c, err, in...)[0], k.attention(q, keys, values, seen), 2*tolerance(f.Elem))
-	}}
 }
 
 // pagedCase has sequences from no key to all.

@@ -190,23 +190,3 @@ func (k *kit) mixed(rows *ir.Value, r routing) *ir.Value {
 	each := k.Reshape(k.Rows(rows, r.place), t, c, d)
 	return k.Reduce("add", k.Mul(each, k.Broadcast(r.weights, []int{t, c, d}, 0, 1)), "0.0", 1)
 }
-
-// attention is softmax(q·k/√A)·v in f32, of q [B, H, S, A], k and v [B, G, C, A] and seen [B, S, C]; zeros for what sees
-// nothing.
-func (k *kit) attention(q, keys, values, seen *ir.Value) *ir.Value {
-	d, kd := q.Dims(), keys.Dims()
-	b, h, s, a, g, c := d[0], d[1], d[2], d[3], kd[1], kd[2]
-	q = k.Reshape(q, b, g, h/g*s, a)
-	scores := exact(k.Builder, ir.Dot{LeftBatch: []int{0, 1}, RightBatch: []int{0, 1}, LeftContracted: []int{3}, RightContracted: []int{3}}, q, keys, b, g, h/g*s, c)
-	each := []int{b, g, h / g, s, c}
-	scores = k.Reshape(k.Mul(scores, k.Const(scores.Type, decimal(1/math.Sqrt(float64(a))))), each...)
-	all := k.Broadcast(seen, each, 0, 3, 4)
-	scores = k.Select(all, scores, k.Const(scores.Type, "-1.0e30"))
-	top := k.Broadcast(k.Reduce("maximum", scores, "0xFF800000", 4), each, 0, 1, 2, 3)
-	p := k.Select(all, k.Unary("exponential", k.Binary("subtract", scores, top)), k.Const(scores.Type, "0.0"))
-	sum := k.Reduce("add", p, "0.0", 4)
-	sum = k.Binary("maximum", sum, k.Const(sum.Type, "1.0e-30"))
-	p = k.Reshape(k.Div(p, k.Broadcast(sum, each, 0, 1, 2, 3)), b, g, h/g*s, c)
-	y := exact(k.Builder, ir.Dot{LeftBatch: []int{0, 1}, RightBatch: []int{0, 1}, LeftContracted: []int{3}, RightContracted: []int{2}}, p, values, b, g, h/g*s, a)
-	return k.Reshape(y, b, h, s, a)
-}

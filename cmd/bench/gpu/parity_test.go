@@ -153,10 +153,10 @@ func (s *staged) run(t *testing.T, c kernelCase, table triton.Table) ([]float32,
 
 // tiny is a table whose tiles cut small shapes into several programs.
 func tiny(split int) (table triton.Table) {
-	for _, k := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "flash", "paged", "fp8"} {
+	for _, k := range []string{"up", "grouped", "transposed", "outer", "decode_up", "decode_down", "linear", "flash", "flash_dq", "flash_dkv", "paged", "fp8"} {
 		tile := triton.Tile{M: 16, N: 16, K: 16, Group: 2, Split: 1, Warps: 4, Stages: 2}
 		switch k {
-		case "decode_up", "decode_down", "paged":
+		case "decode_up", "decode_down", "linear", "paged":
 			tile.Split = split
 		case "fp8":
 			tile.K = 64

@@ -49,7 +49,7 @@ func (r *Report) Print(to io.Writer) error {
 	section(w, r.Rates, "\nproducts\ttokens\tTFLOP/s\tof dense\tof peak\tms")
 	section(w, r.Tiles, "\ntile\trows a group\twas\tis\ttiles tried\tus before\tus")
 	section(w, r.Serving, "\nserving\tlayers\tbatch\tcontext\ttokens/s\tms\tof memory's rate\tof peak")
-	section(w, r.Training, "\ntraining\tlayers\ttokens a step\ttokens/s\tTFLOP/s\tMFU\ts a step")
+	section(w, r.Training, "\ntraining\tlayers\ttokens a step\ttokens/s\tTFLOP/s\tMFU\tat most\ts a step\tof products\tof state\tits GB")
 	section(w, r.Skipped, "\nnot measured")
 	return w.Flush()
 }

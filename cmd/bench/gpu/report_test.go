@@ -27,12 +27,12 @@ func TestReport(t *testing.T) {
 		Rates:    []Rate{{What: "down", Form: "kernel", Tokens: 4096, Seconds: 0.0014, FLOPs: 6.9e14, OfDense: 0.95, OfPeak: 0.7}},
 		Tiles:    []Tuned{{Kernel: "up", Was: triton.Tile{M: 128, N: 128, K: 64, Group: 8, Split: 1, Warps: 8, Stages: 3}, Tried: 40, Before: 1e-3, Seconds: 9e-4}},
 		Serving:  []Served{{What: "decode", Layers: 32, Batch: 1, Context: 1023, Seconds: 0.0065, Tokens: 154, OfMemory: 0.83}},
-		Training: []Trained{{Layers: 3, Samples: 4, Seq: 4096, Seconds: 0.3, Tokens: 54613, FLOPs: 5e14, MFU: 0.51}},
+		Training: []Trained{{Layers: 3, Samples: 4, Seq: 4096, Seconds: 0.3, Tokens: 54613, FLOPs: 5e14, MFU: 0.51, Roof: Roof{Products: 0.15, Bytes: 1.5e11, State: 0.03, Bound: 0.84}}},
 		Skipped:  []Skipped{{"tune", "the time was up"}}}
 	var text bytes.Buffer
 	require.NoError(t, r.Print(&text))
 	for _, want := range []string{"NVIDIA H200, chip h200, 2026-01-02", "parity: 1 of 3", "scales: error 0.5, at most 0.01", "FAIL  does not compile",
-		"down, kernel  4096    690.0    95.0%     70.0%    1.400", "128×128×64 g8 s1 w8 d3", "83.0%", "51.0%", "the time was up"} {
+		"down, kernel  4096    690.0    95.0%     70.0%    1.400", "128×128×64 g8 s1 w8 d3", "83.0%", "51.0%  84.0%", "0.1500       0.0300    150.0", "the time was up"} {
 		require.Contains(t, text.String(), want)
 	}
 	require.NotContains(t, text.String(), "experts  bf16", "what passes is a number")
@@ -71,6 +71,22 @@ func TestLayersFit(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []int{tt.layers, tt.micro}, []int{layers, micro}, tt.chip)
 	}
+}
+
+// TestTrainingRoof holds the bounds to numbers of the published model: with few tokens the update alone keeps a step below half of
+// the peak.
+func TestTrainingRoof(t *testing.T) {
+	chip, err := target.LookupChip("h200")
+	require.NoError(t, err)
+	one, two := trainingRoof(Options{}.config(1), chip, 4096, 4096), trainingRoof(Options{}.config(2), chip, 4096, 4096)
+	require.InDelta(t, 36*3*8*4096*14336+42*2*5120*4096, two.Bytes-one.Bytes, 2e7, "experts and attention of a layer, and little else")
+	require.InDelta(t, (42+36)*32000*4096, 2*one.Bytes-two.Bytes, 1e6, "head and embeddings")
+	require.Less(t, two.Bound, 0.55)
+	four := trainingRoof(Options{}.config(4), chip, 4*4096, 4096)
+	require.Greater(t, four.Bound, 0.75)
+	require.InDelta(t, 0.176, four.Products, 0.001)
+	require.InDelta(t, four.State, four.Bytes/4.8e12, 1e-9)
+	require.Zero(t, trainingRoof(Options{}.config(1), target.Chip{}, 4096, 4096).Bound)
 }
 
 func TestBytesRead(t *testing.T) {

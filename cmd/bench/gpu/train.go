@@ -24,14 +24,26 @@ type Trained struct {
 	MFU     float64 `json:"mfu"`              // over the chip's bfloat16 peak; 0 when unknown
 	Memory  int64   `json:"memory"`           // bytes that the planner expects
 	Compile float64 `json:"compile_seconds"`
+	Roof
+}
+
+// Roof is what a step takes at least on a chip whose products do not overlap with the update of weights. Times are 0 when its
+// rates are unknown.
+type Roof struct {
+	Products float64 `json:"products_seconds"` // the model's work at the bfloat16 peak
+	Bytes    float64 `json:"state_bytes"`      // of weights, gradients and moments, beside products
+	State    float64 `json:"state_seconds"`    // those at the memory's bandwidth
+	Bound    float64 `json:"mfu_bound"`        // MFU of a step that takes both
 }
 
 func (t Trained) String() string {
-	return fmt.Sprintf("train step\t%d\t%d\t%.1f\t%.1f\t%s\t%.4f", t.Layers, t.Samples*t.Seq, t.Tokens, t.FLOPs/1e12, percent(t.MFU), t.Seconds)
+	return fmt.Sprintf("train step\t%d\t%d\t%.1f\t%.1f\t%s\t%s\t%.4f\t%.4f\t%.4f\t%.1f", t.Layers, t.Samples*t.Seq, t.Tokens, t.FLOPs/1e12,
+		percent(t.MFU), percent(t.Bound), t.Seconds, t.Products, t.State, t.Bytes/1e9)
 }
 
-// training measures a step of as many layers as fit. Where the device has less room than the planner expects it tries
-// fewer.
+// training measures a step of 16384 tokens, or fewer where two layers would not fit, of as many layers as do: with few tokens the
+// update of weights takes longer than the products, whatever the kernels do. Where the device has less room than the planner
+// expects it tries fewer layers.
 func (s *Session) training(ctx context.Context) error {
 	seq, layers, micro := 4096, s.o.Layers, 1
 	plan := sharding.Chip{Name: s.d.Chip.Name, Memory: float64(s.d.Chip.Memory), Peak: max(s.d.Chip.BF16, 1), HBM: max(s.d.Chip.Bandwidth, 1), NVLink: 1, Network: 1, Node: 1}
@@ -72,12 +84,18 @@ func (s *Session) training(ctx context.Context) error {
 	return nil
 }
 
+// step is the program that is measured.
+func (o Options) step(layers, micro, seq int) programs.Job {
+	c := o.config(layers)
+	c.AuxCoef = 1e-2
+	return programs.Job{Program: "train", Model: c, DType: dtypes.BFloat16, Seq: seq, Batch: micro, Global: micro, Recompute: train.RecomputeNone, Balance: train.BalancePerLayer}
+}
+
 // trained measures one size.
 func (s *Session) trained(ctx context.Context, layers, micro, seq int) (row Trained, err error) {
-	row = Trained{Layers: layers, Samples: micro, Seq: seq}
-	c := s.o.config(layers)
-	c.AuxCoef = 1e-2
-	j := programs.Job{Program: "train", Model: c, DType: dtypes.BFloat16, Seq: seq, Batch: micro, Global: micro, Recompute: train.RecomputeNone, Balance: train.BalancePerLayer}
+	j := s.o.step(layers, micro, seq)
+	c := j.Model
+	row = Trained{Layers: layers, Samples: micro, Seq: seq, Roof: trainingRoof(c, s.d.Chip, micro*seq, seq)}
 	r, err := s.load(ctx, j)
 	if err != nil {
 		return row, err

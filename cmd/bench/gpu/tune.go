@@ -72,6 +72,12 @@ func classes(e experts, small bool) (all []class) {
 				c, err = triton.Combine{Tokens: f.tokens, Choices: e.choices, Width: e.width, Splits: t.Split, Weighted: true, Rows: triton.F32, Elem: triton.BF16}.Call()
 				return k.call(c, err, y, k.Const(ir.Tensor("f32", f.tokens, e.choices), "0.5"))[0]
 			}})
+		l := triton.Linear{Tokens: f.tokens, Width: e.width, Outs: []int{e.width, e.width / 4, e.width / 4}, Elem: triton.BF16, Y: triton.BF16}
+		all = append(all, class{"linear", f.rows, f.tokens, []ir.Type{bf(f.tokens, e.width), bf(e.width, e.width), bf(e.width/4, e.width), bf(e.width/4, e.width)},
+			func(k *kit, t triton.Tile, in []*ir.Value) *ir.Value {
+				c, err := l.Call(t)
+				return k.sum(k.call(c, err, in...)[0], t.Split)
+			}})
 	}
 	for _, f := range many {
 		rows := f.tokens * e.choices
@@ -107,14 +113,24 @@ func attentionClasses(small bool) []class {
 	if small {
 		seq, batch, context = 64, 2, 64
 	}
-	f := triton.Flash{Sequences: 1, Heads: 32, KeyHeads: 8, Width: 128, Queries: seq, Keys: seq, InOrder: true, Elem: triton.BF16}
+	f := triton.Flash{Sequences: 1, Heads: 32, KeyHeads: 8, Width: 128, Queries: seq, Keys: seq, InOrder: true, LSE: true, Elem: triton.BF16}
 	p := triton.Paged{Sequences: batch, Heads: 32, KeyHeads: 8, Width: 128, Positions: batch * context, Context: context, Page: 1, Elem: triton.BF16}
+	back := func(call func(t triton.Tile) (triton.Call, error)) func(k *kit, t triton.Tile, in []*ir.Value) *ir.Value {
+		return func(k *kit, t triton.Tile, in []*ir.Value) *ir.Value {
+			c, err := call(t)
+			sums := k.Const(ir.Tensor("f32", 1, 32, seq), "0.0") // of queries: what they are does not change the work
+			return k.call(c, err, in[0], in[1], in[2], in[3], sums, sums, k.Iota(1, "i32", 1, seq))[0]
+		}
+	}
+	attended := []ir.Type{bf(1, 32, seq, 128), bf(1, 8, seq, 128), bf(1, 8, seq, 128), bf(1, 32, seq, 128)}
 	return []class{
-		{"flash", 0, seq, []ir.Type{bf(1, 32, seq, 128), bf(1, 8, seq, 128), bf(1, 8, seq, 128)},
+		{"flash", 0, seq, attended[:3],
 			func(k *kit, t triton.Tile, in []*ir.Value) *ir.Value {
 				c, err := f.Call(t)
 				return k.call(c, err, in[0], in[1], in[2], k.Iota(1, "i32", 1, seq))[0]
 			}},
+		{"flash_dkv", 0, seq, attended, back(triton.FlashGradient(f).OfKeys)},
+		{"flash_dq", 0, seq, attended, back(triton.FlashGradient(f).OfQueries)},
 		{"paged", 0, batch, []ir.Type{bf(batch, 32, 128), bf(batch*context, 8, 128), bf(batch*context, 8, 128)},
 			func(k *kit, t triton.Tile, in []*ir.Value) *ir.Value {
 				c, err := p.Call(t)
@@ -183,7 +199,7 @@ const gain = 0.99
 func (s *Session) try(ctx context.Context, c class, e experts) (Tuned, error) {
 	average := triton.Groups{Rows: c.tokens * e.choices, Experts: e.count}.Average()
 	switch c.kernel {
-	case "decode_up", "decode_down", "flash", "paged":
+	case "decode_up", "decode_down", "linear", "flash", "flash_dq", "flash_dkv", "paged":
 		average = c.tokens
 	}
 	was, err := s.table.Choose(c.kernel, triton.BF16, average)

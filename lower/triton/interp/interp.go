@@ -39,7 +39,8 @@ func Floats(e triton.Elem, values []float32, dims ...int) *Array {
 // Run executes all programs of a call. Elements of results that no program writes are an error, unless partial.
 func Run(c triton.Call, operands ...*Array) ([]*Array, error) { return run(c, true, operands) }
 
-// RunPartial is Run of a kernel that may leave elements of its results unwritten; they are zero.
+// RunPartial is Run of a kernel that may leave elements of its results unwritten; they are zero. Of a result in the place of an
+// operand they are the operand's, here and in Run.
 func RunPartial(c triton.Call, operands ...*Array) ([]*Array, error) { return run(c, false, operands) }
 
 func run(c triton.Call, whole bool, operands []*Array) (results []*Array, err error) {
@@ -65,6 +66,13 @@ func run(c triton.Call, whole bool, operands []*Array) (results []*Array, err er
 		}
 		m.arrays, results = append(m.arrays, a), append(results, a)
 	}
+	kept := map[*Array]bool{}
+	for _, p := range c.InPlace {
+		from, to := m.arrays[p[1]], results[p[0]]
+		copy(to.Ints, from.Ints)
+		copy(to.Floats, from.Floats)
+		kept[to] = true
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			fault, ok := p.(fault)
@@ -89,7 +97,7 @@ func run(c triton.Call, whole bool, operands []*Array) (results []*Array, err er
 	if whole {
 		for _, a := range results {
 			for i, w := range a.writer {
-				if w == 0 {
+				if w == 0 && !kept[a] {
 					return nil, fmt.Errorf("interp: %s: element %d of %s is never written", c.Name, i, a.Name)
 				}
 			}

@@ -39,8 +39,8 @@ func evaluate(op *triton.Op, in []*block) *block {
 		return choose(in, t)
 	case "arith.cmpi", "arith.cmpf":
 		return compare(op.Text, in[0], in[1], t)
-	case "math.exp2", "math.log2":
-		f := map[string]func(float64) float64{"math.exp2": math.Exp2, "math.log2": math.Log2}[op.Name]
+	case "math.exp2", "math.log2", "math.sqrt":
+		f := map[string]func(float64) float64{"math.exp2": math.Exp2, "math.log2": math.Log2, "math.sqrt": math.Sqrt}[op.Name]
 		out := newBlock(t)
 		for i, x := range in[0].floats {
 			out.floats[i] = float32(f(float64(x)))
