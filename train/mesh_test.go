@@ -162,6 +162,27 @@ func TestMeshes(t *testing.T) {
 	})
 }
 
+// TestLoopsOnMeshes is TestMeshes for steps that are a loop over layers and keep what is costly, as on GPUs.
+func TestLoopsOnMeshes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
+	for _, mesh := range []string{"data=2 expert=2 tensor=2", "expert=4"} {
+		if mesh != "expert=4" && !golden.Long() {
+			continue
+		}
+		t.Run(mesh, func(t *testing.T) {
+			be := meshBackend(t, mesh, "")
+			o := meshOptions(be)
+			m := modelOf(t, o)
+			m.layout = graph.Stacked
+			require.NoError(t, m.list())
+			x := newBench(t, be, m, Fresh(o.Model, 7))
+			same(t, reference(t, o.Model.Layers, false), x.steps(t, 3))
+		})
+	}
+}
+
 // sizes holds XLA's size of the step's arguments to that of the sharding rules: weights and moments from their report, batch,
 // count of updates and learning rate whole on every device.
 func (x *bench) sizes(t *testing.T) {

@@ -100,7 +100,7 @@ func TestRunReportsAndNames(t *testing.T) {
 	_, err = Run(module(), Context{Platform: "tpu"}, nil, Hooks{})
 	require.EqualError(t, err, `pass: platform "tpu" is unknown, want one of cpu, cuda`)
 	_, err = Run(module(), Context{Platform: "cpu", Skip: []string{"attentoin"}}, nil, Hooks{})
-	require.ErrorContains(t, err, `skip: pass: no pass "attentoin", known are constrain, pipeline, expert, choose_experts, routed_experts, grouped_gemm, attention, once, few_rows, put_rows, add_rows, one_row, inline, dots, dce`)
+	require.ErrorContains(t, err, `skip: pass: no pass "attentoin", known are constrain, pipeline, expert, choose_experts, routed_experts, grouped_gemm, attention, store, once, few_rows, put_rows, add_rows, one_row, inline, dots, dce`)
 
 	m := layer{"f32", 1, 1, 2, 2, 3, false}.module()
 	ctx.Skip = []string{"routed_experts"}
