@@ -10,8 +10,9 @@ import (
 
 // Cost is what one run of a program takes on one device, counted from its optimized text.
 type Cost struct {
-	FLOPs int64 `json:"flops"` // of matrix products, a multiply-add being two
-	Bytes int64 `json:"bytes"` // read and written by the operations, each on its own: caches are not seen
+	FLOPs int64 `json:"flops"`        // of XLA's matrix products, a multiply-add being two
+	Ours  int64 `json:"kernel_flops"` // of those in our kernels, at most
+	Bytes int64 `json:"bytes"`        // read and written by the operations, each on its own: caches are not seen
 
 	// Launches are operations of a device's queue: kernels, library calls, copies and exchanges.
 	Launches int64 `json:"launches"`
@@ -21,7 +22,7 @@ type Cost struct {
 }
 
 // Cost counts. Of a conditional the costliest branch counts. Custom calls other than matrix products of cuBLAS
-// count their operands and results but for those that are changed in place, and no operations.
+// count their operands and results but for those that are changed in place.
 func (m *Module) Cost() Cost {
 	c := coster{m: m, done: map[*computation]Cost{}}
 	return c.of(m.computations[m.entry])
@@ -47,7 +48,7 @@ func (c coster) of(comp *computation) (sum Cost) {
 			var worst Cost
 			for _, b := range calls {
 				one := c.of(b.to)
-				worst = Cost{max(worst.FLOPs, one.FLOPs), max(worst.Bytes, one.Bytes), max(worst.Launches, one.Launches), max(worst.UnknownLoops, one.UnknownLoops)}
+				worst = Cost{max(worst.FLOPs, one.FLOPs), max(worst.Ours, one.Ours), max(worst.Bytes, one.Bytes), max(worst.Launches, one.Launches), max(worst.UnknownLoops, one.UnknownLoops)}
 			}
 			sum.add(worst, 1)
 		case len(calls) > 0:
@@ -59,6 +60,9 @@ func (c coster) of(comp *computation) (sum Cost) {
 			}
 		default:
 			sum.FLOPs += c.flops(comp, in)
+			if in.op == "custom-call" {
+				sum.Ours += kernelFLOPs(comp, in)
+			}
 			sum.Bytes += c.bytes(comp, in)
 			if !moveless(in) {
 				sum.Launches++
@@ -71,6 +75,7 @@ func (c coster) of(comp *computation) (sum Cost) {
 
 func (c *Cost) add(x Cost, times int64) {
 	c.FLOPs += times * x.FLOPs
+	c.Ours += times * x.Ours
 	c.Bytes += times * x.Bytes
 	c.Launches += times * x.Launches
 	c.UnknownLoops += x.UnknownLoops

@@ -17,7 +17,7 @@ func TestModules(t *testing.T) {
 		var b strings.Builder
 		fmt.Fprintf(&b, "%s on %d devices\n", m.Name, m.Devices)
 		c := m.Cost()
-		fmt.Fprintf(&b, "%d FLOP, %d bytes, %d launches, %d loops of unknown length\n", c.FLOPs, c.Bytes, c.Launches, c.UnknownLoops)
+		fmt.Fprintf(&b, "%d FLOP, %d in kernels, %d bytes, %d launches, %d loops of unknown length\n", c.FLOPs, c.Ours, c.Bytes, c.Launches, c.UnknownLoops)
 		for _, x := range m.Collectives() {
 			fmt.Fprintf(&b, "%s of %s among %d, %d in the text, %d in a run: %d bytes each, %d sent, %d beside work\n", x.Op, x.Type, x.Group, x.Count, x.Runs, x.Bytes, x.Sent, x.Beside)
 		}

@@ -83,7 +83,7 @@ func (r *Report) Fill(c target.Chip, x *Result) {
 		}
 		return float64(n) / rate
 	}
-	r.Least = Least{over(r.Cost.FLOPs, c.BF16), over(r.Cost.Bytes, c.Bandwidth), over(sent, c.Link)}
+	r.Least = Least{over(r.Cost.FLOPs+r.Cost.Ours, c.BF16), over(r.Cost.Bytes, c.Bandwidth), over(sent, c.Link)}
 }
 
 // Print writes the report as text.
@@ -100,7 +100,7 @@ func (r *Report) Print(to io.Writer) error {
 	case m.Limit > 0:
 		fmt.Fprintf(w, "\t%.0f%% of %s\n", 100*float64(m.Total)/float64(m.Limit), size(m.Limit))
 	}
-	fmt.Fprintf(w, "work a run\t%.4g TFLOP of matrix products, %s read and written\n", float64(r.Cost.FLOPs)/1e12, size(r.Cost.Bytes))
+	fmt.Fprintf(w, "work a run\t%.4g TFLOP of XLA's products, at most %.4g in our kernels, %s read and written\n", float64(r.Cost.FLOPs)/1e12, float64(r.Cost.Ours)/1e12, size(r.Cost.Bytes))
 	if len(r.Kernels) > 0 {
 		fmt.Fprintf(w, "launches a run\t%d\n", r.Cost.Launches)
 	}
