@@ -50,10 +50,15 @@ func pipeline(m *ir.Module, ctx Context) (changed bool, err error) {
 
 // entry is a number among the attributes of a composite, 0 if it is not there.
 func entry(op *ir.Op, name string) int {
+	n, _ := strconv.Atoi(entryText(op, name))
+	return n
+}
+
+// entryText is an attribute of a composite, "" if it is not there.
+func entryText(op *ir.Op, name string) string {
 	a, _ := op.Attrs["composite_attributes"].Entry(name)
 	text, _ := a.Text()
-	n, _ := strconv.Atoi(text)
-	return n
+	return text
 }
 
 // stages is a scan, or its gradient, taken apart. Every list is in the order of the operands.

@@ -163,13 +163,6 @@ func (s *stored) oneLayer(t ir.Type) ir.Type {
 	return ir.Tensor(elem, dims[1:]...)
 }
 
-// entryText is an attribute of a composite, "" if it is not there.
-func entryText(op *ir.Op, name string) string {
-	a, _ := op.Attrs["composite_attributes"].Entry(name)
-	text, _ := a.Text()
-	return text
-}
-
 // inBody is the composite called name in the body of op, nil if there is none.
 func inBody(m *ir.Module, op *ir.Op, name string) (found *ir.Op) {
 	if f := m.Func(callee(op)); f != nil {

@@ -127,7 +127,7 @@ func (c *cut) functions(m *ir.Module, name string) (first, second *ir.Func) {
 			inputs = append(inputs, a.Type)
 		}
 	}
-	make := func(kind string, in []ir.Type, takes func(op *ir.Op) bool, given, results []*ir.Value) *ir.Func {
+	part := func(kind string, in []ir.Type, takes func(op *ir.Op) bool, given, results []*ir.Value) *ir.Func {
 		f := &ir.Func{Private: true, Body: ir.NewRegion(in...)}
 		for n := 0; ; n++ {
 			if f.Name = fmt.Sprintf("%s.%s.%d", name, kind, n); m.Func(f.Name) == nil {
@@ -154,7 +154,7 @@ func (c *cut) functions(m *ir.Module, name string) (first, second *ir.Func) {
 		f.Body.Emit("func.return", out, nil)
 		return f
 	}
-	first = make("first", inputs, func(op *ir.Op) bool { return !c.late[op] }, nil, append(end.Operands[c.gradients:len(end.Operands):len(end.Operands)], c.kept...))
-	second = make("second", append(args[:len(args):len(args)], ir.Types(c.kept)...), func(op *ir.Op) bool { return c.late[op] || c.again[op] }, c.kept, end.Operands[:c.gradients])
+	first = part("first", inputs, func(op *ir.Op) bool { return !c.late[op] }, nil, append(end.Operands[c.gradients:len(end.Operands):len(end.Operands)], c.kept...))
+	second = part("second", append(args[:len(args):len(args)], ir.Types(c.kept)...), func(op *ir.Op) bool { return c.late[op] || c.again[op] }, c.kept, end.Operands[:c.gradients])
 	return first, second
 }
