@@ -6,6 +6,7 @@ import (
 	"maps"
 	"time"
 
+	"mix/lower/pass"
 	"mix/lower/pjrt"
 	"mix/lower/target"
 	"mix/sharding"
@@ -61,10 +62,14 @@ func (b *Backend) overrides(o ProgramOptions) map[string]any {
 }
 
 // Keep puts a program that was compiled elsewhere into the cache of compiled programs, where a backend with a
-// plugin of that fingerprint finds it when its devices are of that kind. It returns the file.
+// plugin of that fingerprint finds it when its devices are of that kind. It returns the file, "" for a program that only a
+// compilation on the device makes whole, which is not kept.
 func Keep(o Options, fingerprint, kind string, e Emitted, program []byte) (path string, err error) {
 	if o, err = o.check(); err != nil {
 		return "", err
+	}
+	if pass.CallsCuDNN(e.Text) {
+		return "", nil
 	}
 	c, err := openCache(o.CacheDir, o.CacheBytes)
 	if err != nil {

@@ -3,6 +3,7 @@ package lower
 import (
 	"bytes"
 	"errors"
+	"path/filepath"
 	"testing"
 
 	"github.com/gomlx/compute/dtypes"
@@ -86,4 +87,11 @@ func TestKeep(t *testing.T) {
 	again, err := twice(other)
 	require.NoError(t, err)
 	require.True(t, again.Stats().FromCache)
+
+	e.Text += `"__cudnn$fmhaSoftmax"` // whose plan is made on the device
+	o.CacheDir = filepath.Join(t.TempDir(), "none")
+	file, err = Keep(o, fingerprint, "cuda", e, program)
+	require.NoError(t, err)
+	require.Empty(t, file)
+	require.NoDirExists(t, o.CacheDir)
 }

@@ -44,7 +44,8 @@ const (
 	attentionName         = "mix.attention"
 	attentionGradientName = "mix.attention_gradient"
 	pagedAttentionName    = "mix.paged_attention"
-	keyPositions          = 4 // operand of mix.attention and of its gradient
+	queryPositions        = 3 // operands of mix.attention and of its gradient
+	keyPositions          = 4
 )
 
 // readByGradients are the mix.attention whose results gradients read.
@@ -61,7 +62,7 @@ func readByGradients(m *ir.Module) map[*ir.Op]bool {
 }
 
 // sinkPositions counts the positions of keys anew before each attention, where the count comes from outside its function or
-// loop, or through a barrier: a rule then sees that they are in order.
+// loop, or through a barrier: a rule then sees that they are in order. So it does with those of queries where cuDNN is wanted.
 func sinkPositions(m *ir.Module) (changed bool) {
 	f := givenTo(m)
 	for _, fn := range m.Funcs {
@@ -71,14 +72,20 @@ func sinkPositions(m *ir.Module) (changed bool) {
 				if name := composite(op); name != attentionName && name != attentionGradientName || len(op.Operands) <= keyPositions {
 					continue
 				}
-				from := f.origin(op.Operands[keyPositions])
-				if from == nil || from == op.Operands[keyPositions].Def || from.Name != "stablehlo.iota" || from.Result().Type != op.Operands[keyPositions].Type {
-					continue
+				places := []int{keyPositions}
+				if wantsCuDNN(op) {
+					places = append(places, queryPositions)
 				}
-				count := from.Clone(map[*ir.Value]*ir.Value{})
-				r.InsertBefore(op, count)
-				op.Operands[keyPositions] = count.Result()
-				changed, i = true, i+1
+				for _, at := range places {
+					from := f.origin(op.Operands[at])
+					if from == nil || from == op.Operands[at].Def || from.Name != "stablehlo.iota" || from.Result().Type != op.Operands[at].Type {
+						continue
+					}
+					count := from.Clone(map[*ir.Value]*ir.Value{})
+					r.InsertBefore(op, count)
+					op.Operands[at] = count.Result()
+					changed, i = true, i+1
+				}
 			}
 			return nil
 		})

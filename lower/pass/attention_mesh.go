@@ -34,6 +34,9 @@ func (w *owners) regional(r rule, ctx Context) rule {
 			if composite(op) != pagedAttentionName && counts(op.Operands[keyPositions]) {
 				own.Operands[keyPositions] = b.Iota(1, "i32", parts[keyPositions].Dims()...)
 			}
+			if byCuDNN(op) {
+				own.Operands[queryPositions] = b.Iota(1, "i32", parts[queryPositions].Dims()...)
+			}
 			var out []placed
 			var made []*ir.Value
 			if made, err = r(b, own); err == nil && made != nil {
@@ -65,7 +68,7 @@ func attendedParts(op *ir.Op, shared []axis.Mesh, ctx Context) (in []placed, ok 
 		if read, err = attentionOf(op); err != nil {
 			return nil, false, err
 		}
-		if sums := sumsOf(read.Results[0]); sums != nil {
+		if sums := sumsOf(read.Results[0], byCuDNN(op)); sums != nil {
 			operands = append(slices.Clone(operands), sums)
 		}
 	}

@@ -52,6 +52,9 @@ func flash(b ir.Builder, op *ir.Op, kept bool) ([]*ir.Value, error) {
 		return nil, err
 	}
 	f.LSE = kept
+	if byCuDNN(op) {
+		return EmitCuDNN(b, f, operands[0], operands[1], operands[2])
+	}
 	tile, unfit := tiles().Choose("flash", f.Elem, f.Queries)
 	call, unfit2 := f.Call(tile)
 	if unfit != nil || unfit2 != nil {

@@ -24,21 +24,28 @@ func attentionOf(op *ir.Op) (*ir.Op, error) {
 	return &ir.Op{Name: op.Name, Operands: op.Operands[:n], Attrs: op.Attrs, Results: []*ir.Value{y}}, nil
 }
 
-// sumsOf is the second result of the kernel, or of the region with it, whose first is y: what Flash calls lse. It is nil
-// where y comes from elsewhere.
-func sumsOf(y *ir.Value) *ir.Value {
-	if y.Def == nil || y.Def.Name != "stablehlo.custom_call" && y.Def.Name != "sdy.manual_computation" || len(y.Def.Results) != 2 || y.Def.Results[0] != y {
+// sumsOf is the second result of the kernel, or of the region with it, whose first is y: what Flash calls lse, or of cuDNN's
+// attention its statistics. It is nil where y comes from elsewhere, or is not by cuDNN as asked: the two differ in base.
+func sumsOf(y *ir.Value, byCuDNN bool) *ir.Value {
+	from, dims := y.Def, y.Dims()
+	if from == nil || len(dims) != 4 || len(from.Results) < 2 || from.Results[0] != y {
 		return nil
 	}
-	sums := y.Def.Results[1]
-	if d := y.Dims(); sums.Type != ir.Tensor("f32", d[:3]...) {
+	call := from
+	if from.Name == "sdy.manual_computation" && len(from.Regions) == 1 {
+		if end := from.Regions[0].Terminator(); end != nil && len(end.Operands) == len(from.Results) {
+			call = end.Operands[0].Def
+		}
+	}
+	sums := from.Results[1]
+	if call == nil || call.Name != "stablehlo.custom_call" || isCuDNN(call) != byCuDNN || sums.Type != ir.Tensor("f32", dims[:3]...) {
 		return nil
 	}
 	return sums
 }
 
 // attentionGradientCUDA keeps no scores either. It reads what the kernel of attention gave beside y, or computes that again.
-// In a region it is one operand more.
+// In a region it is one operand more. What cuDNN's attention gave, cuDNN's gradient reads.
 func attentionGradientCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	var sums *ir.Value
 	if n := len(op.Operands); n > 7 && n%2 == 0 {
@@ -48,6 +55,9 @@ func attentionGradientCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	forward, err := attentionOf(op)
 	if err != nil {
 		return nil, err
+	}
+	if byCuDNN(forward) {
+		return cudnnGradient(b, forward, op.Operands[len(op.Operands)-1], sums)
 	}
 	f, operands, err := readFlash(forward)
 	if err != nil || operands == nil {
@@ -67,7 +77,7 @@ func attentionGradientCUDA(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	}
 	y, dy := op.Operands[len(op.Operands)-2], op.Operands[len(op.Operands)-1]
 	if sums == nil {
-		sums = sumsOf(y)
+		sums = sumsOf(y, false)
 	}
 	if sums == nil {
 		again, err := flash(b, forward, true)

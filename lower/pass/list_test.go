@@ -15,7 +15,8 @@ import (
 )
 
 // contextOf reads the sections that say for what a golden is compiled: "context" holds platform and number of devices,
-// "mesh", if there is one, a mesh, and on a second line a preset of rules.
+// "mesh", if there is one, a mesh, and on a second line a preset of rules. With a section "library", which names one, the
+// table of tiles has that for attention.
 func contextOf(t *testing.T, in map[string]string) (ctx Context) {
 	words := strings.Fields(in["context"])
 	require.Len(t, words, 2, "context")
@@ -27,6 +28,9 @@ func contextOf(t *testing.T, in map[string]string) (ctx Context) {
 	require.NoError(t, err)
 	ctx.Rules, err = sharding.For(strings.TrimSpace(preset), ctx.Mesh)
 	require.NoError(t, err)
+	if name := strings.TrimSpace(in["library"]); name != "" {
+		attendBy(t, name)
+	}
 	return ctx
 }
 

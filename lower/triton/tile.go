@@ -46,7 +46,13 @@ type Choice struct {
 	Elem   string `json:"elem"`   // empty for any
 	Rows   int    `json:"rows"`   // 0 for any number
 	Tile   Tile   `json:"tile"`
+
+	// Library takes the kernel's place where it serves, for flash alone: CuDNN or, for none, empty. It then has the gradient too.
+	Library string `json:"library,omitempty"`
 }
+
+// CuDNN is the library with attention of its own.
+const CuDNN = "cudnn"
 
 // Table chooses tiles by shape: the first row that fits is taken.
 type Table []Choice
@@ -79,6 +85,9 @@ func ParseTable(text []byte) (Table, error) {
 		if _, ok := ParseElem(c.Elem); c.Elem != "" && !ok || c.Rows < 0 {
 			return nil, fmt.Errorf("triton: tiles: row %d: element %q and %d rows, wanted a known type and at least 0", i, c.Elem, c.Rows)
 		}
+		if c.Library != "" && (c.Library != CuDNN || c.Kernel != "flash") {
+			return nil, fmt.Errorf("triton: tiles: row %d: library %q for %s, wanted none, or %s for flash", i, c.Library, c.Kernel, CuDNN)
+		}
 	}
 	return t, nil
 }
@@ -101,12 +110,26 @@ func (t Table) JSON() ([]byte, error) {
 
 // Choose finds the tile of a kernel for so many rows in the average group.
 func (t Table) Choose(kernel string, elem Elem, rows int) (Tile, error) {
+	c, found := t.find(kernel, elem, rows)
+	if !found {
+		return Tile{}, fmt.Errorf("triton: tiles: no row for %s of %s and %d rows", kernel, elem, rows)
+	}
+	return c.Tile, nil
+}
+
+// Library is the library that takes a kernel's place, CuDNN or empty.
+func (t Table) Library(kernel string, elem Elem, rows int) string {
+	c, _ := t.find(kernel, elem, rows)
+	return c.Library
+}
+
+func (t Table) find(kernel string, elem Elem, rows int) (Choice, bool) {
 	for _, c := range t {
 		if c.Kernel == kernel && (c.Elem == "" || c.Elem == elem.String()) && (c.Rows == 0 || rows <= c.Rows) {
-			return c.Tile, nil
+			return c, true
 		}
 	}
-	return Tile{}, fmt.Errorf("triton: tiles: no row for %s of %s and %d rows", kernel, elem, rows)
+	return Choice{}, false
 }
 
 // With is the table with a choice in it: in the place of that for the same kernel, elements and rows, or before the

@@ -55,6 +55,8 @@ func TestParseTableRefuses(t *testing.T) {
 		{"no warps", `[{"kernel":"up","tile":{"m":16,"n":16,"k":16,"group":1,"split":1,"stages":2}}]`, "tile warps is 0"},
 		{"unknown element", `[{"kernel":"up","elem":"f64","tile":{` + good + `}}]`, `element "f64"`},
 		{"rows below 0", `[{"kernel":"up","rows":-1,"tile":{` + good + `}}]`, "-1 rows"},
+		{"unknown library", `[{"kernel":"flash","tile":{` + good + `},"library":"cutlass"}]`, `library "cutlass" for flash, wanted none, or cudnn for flash`},
+		{"a library for another kernel", `[{"kernel":"flash_dq","tile":{` + good + `},"library":"cudnn"}]`, `library "cudnn" for flash_dq`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := triton.ParseTable([]byte(test.text))
@@ -97,4 +99,24 @@ func TestCandidatesFitTheChip(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestTableChoosesALibrary(t *testing.T) {
+	table := triton.Default()
+	for _, c := range table {
+		require.Empty(t, c.Library, "no library was measured: %v", c)
+	}
+	tile, err := table.Choose("flash", triton.BF16, 4096)
+	require.NoError(t, err)
+	text, err := table.With(triton.Choice{Kernel: "flash", Elem: "bf16", Tile: tile, Library: triton.CuDNN}).JSON()
+	require.NoError(t, err)
+	require.Contains(t, string(text), `"library":"cudnn"`)
+	after, err := triton.ParseTable(text)
+	require.NoError(t, err)
+	require.Equal(t, triton.CuDNN, after.Library("flash", triton.BF16, 4096))
+	require.Empty(t, after.Library("flash", triton.F16, 4096))
+	require.Empty(t, after.Library("flash_dq", triton.BF16, 4096))
+	require.Empty(t, after.Library("none", triton.BF16, 4096))
+	after = after.With(triton.Choice{Kernel: "flash", Elem: "bf16", Tile: tile})
+	require.Empty(t, after.Library("flash", triton.BF16, 4096), "a choice takes the library of the one before away")
 }

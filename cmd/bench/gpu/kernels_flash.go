@@ -87,24 +87,14 @@ func flashCase(f triton.Flash) kernelCase {
 
 // flashGradientCase is the forward kernel, with what the gradient reads, and those of the gradient.
 func flashGradientCase(f triton.Flash) kernelCase {
-	f.LSE = true
 	name, shape := flashName("flash attention's gradient", f)
 	return kernelCase{name, shape, f.Elem, func(k *kit) {
 		x := k.attended(f)
 		dy := k.scaled(f.Elem, 1, x.q.Dims()...)
-		c, err := k.tiled("flash", f, f.Call)
-		out := k.call(c, err, append([]*ir.Value{x.q, x.keys, x.values}, x.places...)...)
-		y, lse := out[0], out[1]
-		delta := k.Reduce("add", k.Mul(k.Convert(y, "f32"), k.Convert(dy, "f32")), "0.0", 3)
-		in := append([]*ir.Value{x.q, x.keys, x.values, dy, lse, delta}, x.places...)
-		c, err = k.tiled("flash_dq", f, triton.FlashGradient(f).OfQueries)
-		dq := k.call(c, err, in...)[0]
-		c, err = k.tiled("flash_dkv", f, triton.FlashGradient(f).OfKeys)
-		out = k.call(c, err, in...)
-		want := k.attentionGradient(x, dy)
-		k.check("dq", dq, want[0], 2*tolerance(f.Elem))
-		k.check("dk", out[0], want[1], 2*tolerance(f.Elem))
-		k.check("dv", out[1], want[2], 2*tolerance(f.Elem))
+		got, want := k.byKernels(f, x, dy), k.attentionGradient(x, dy)
+		for i, name := range []string{"dq", "dk", "dv"} {
+			k.check(name, got[1+i], want[i], 2*tolerance(f.Elem))
+		}
 	}}
 }
 

@@ -46,7 +46,7 @@ func (s *Session) parity(ctx context.Context) error {
 		s.skip("parity", "kernels are for GPUs, this is "+s.d.Platform)
 		return nil
 	}
-	cases := kernelCases(s.o.Small)
+	cases := append(kernelCases(s.o.Small), libraryCases(s.o.Small)...)
 	done := 0
 	for made := range ahead(ctx, len(cases), func(i int) *comparison { return s.d.comparison(cases[i], s.table) }) {
 		p := made.run(s.d)

@@ -21,10 +21,15 @@ type Tuned struct {
 	Failed  int         `json:"failed"` // of them, tiles that do not compile or run
 	Before  float64     `json:"seconds_before"`
 	Seconds float64     `json:"seconds"`
+	Library string      `json:"library,omitempty"` // that is faster than the tile
 }
 
 func (t Tuned) String() string {
-	return fmt.Sprintf("%s\t%d\t%s\t%s\t%d\t%.1f\t%.1f", t.Kernel, t.Rows, tileText(t.Was), tileText(t.Is), t.Tried, 1e6*t.Before, 1e6*t.Seconds)
+	is := tileText(t.Is)
+	if t.Library != "" {
+		is = t.Library
+	}
+	return fmt.Sprintf("%s\t%d\t%s\t%s\t%d\t%.1f\t%.1f", t.Kernel, t.Rows, tileText(t.Was), is, t.Tried, 1e6*t.Before, 1e6*t.Seconds)
 }
 
 func tileText(t triton.Tile) string {
@@ -106,6 +111,9 @@ func classes(e experts, small bool) (all []class) {
 	return append(all, attentionClasses(small)...)
 }
 
+// lastOfFlash is the last kernel of attention over sequences and its gradient in attentionClasses.
+const lastOfFlash = "flash_dq"
+
 // attentionClasses are the kernels of attention, at the heads of 8x7B.
 func attentionClasses(small bool) []class {
 	bf := func(dims ...int) ir.Type { return ir.Tensor("bf16", dims...) }
@@ -178,18 +186,30 @@ func (s *Session) tune(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("tile of %s: %w", c.kernel, err)
 		}
-		s.table = s.table.With(triton.Choice{Kernel: c.kernel, Rows: c.rows, Tile: t.Is})
-		s.report.Tiles = append(s.report.Tiles, t)
-		s.line("tile\t%s", t)
-		text, err := s.table.JSON()
-		if err == nil {
-			err = os.WriteFile(s.o.Tune, text, 0o644)
-		}
-		if err != nil {
+		// A library stays until it is measured beside the new tiles.
+		was := s.table.Library(c.kernel, triton.BF16, c.tokens)
+		if err := s.tuned(t, triton.Choice{Kernel: c.kernel, Rows: c.rows, Tile: t.Is, Library: was}); err != nil {
 			return err
+		}
+		if c.kernel == lastOfFlash && ctx.Err() == nil {
+			if err := s.library(ctx); err != nil {
+				return fmt.Errorf("cuDNN: %w", err)
+			}
 		}
 	}
 	return nil
+}
+
+// tuned puts a choice into the report, the table and the file.
+func (s *Session) tuned(t Tuned, c triton.Choice) error {
+	s.table = s.table.With(c)
+	s.report.Tiles = append(s.report.Tiles, t)
+	s.line("tile\t%s", t)
+	text, err := s.table.JSON()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.o.Tune, text, 0o644)
 }
 
 // gain is how much faster a tile must be to take another's place: less is noise.
