@@ -12,6 +12,9 @@ import (
 // TestConformance runs the public conformance suite of GoMLX's backends, whole. The suite skips what a
 // backend says it cannot do; excluded lists that with the reasons.
 func TestConformance(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	b := testBackend(t)
 	require.False(t, b.HasSharedBuffers(), "Exec/BufferReuse is excluded for want of shared buffers")
 	require.Equal(t, compute.DynamicShapesNone, b.Capabilities().DynamicShapes, "dynamic shapes are excluded")

@@ -90,6 +90,9 @@ func (c routedCase) run(t *testing.T, be *lower.Backend) results {
 // TestRoutedExpertsOnMeshes holds value and gradients on meshes of CPU devices to those of one device: a case each for tokens
 // that divide over all devices, over data and over none, the first two on all meshes.
 func TestRoutedExpertsOnMeshes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	one, err := lower.New(context.Background(), lower.Options{NoCache: true, Verify: true})
 	require.NoError(t, err)
 	defer one.Finalize()

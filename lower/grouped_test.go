@@ -26,6 +26,9 @@ func TestGroupedProductsEqualTheirBodies(t *testing.T) {
 	defer body.Finalize()
 	const n, m = 20, 12
 	for _, sizes := range [][]int32{{5, 5, 5}, {0, 15, 0}, {15, 0, 0}, {0, 0, 15}, {1, 0, 200}, {70, 65, 66}, {3}} {
+		if testing.Short() && sizes[0] != 0 {
+			continue
+		}
 		rows := 0
 		for _, s := range sizes {
 			rows += int(s)

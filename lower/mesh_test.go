@@ -182,6 +182,9 @@ func near(a, b []float32) float64 {
 // TestPipelines holds loss and gradients of the piped model, in schedules of all forms, to those of one stage. Whole steps
 // on meshes are tested in package train.
 func TestPipelines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	loss, grads := pipedOnMesh(t, "", 1, 4, graph.RecomputeNothing)
 	for _, tt := range []struct {
 		mesh          string
@@ -194,9 +197,6 @@ func TestPipelines(t *testing.T) {
 		{"pipe=2 data=2", 1, 4, graph.RecomputeNothing},
 	} {
 		t.Run(fmt.Sprintf("%s rounds %d micro %d", tt.mesh, tt.rounds, tt.micro), func(t *testing.T) {
-			if testing.Short() && tt.rounds == 1 {
-				t.Skip("compiles for seconds")
-			}
 			if !golden.Long() && tt.rounds == 1 && tt.mesh != "pipe=4" {
 				t.Skip("compiles for seconds: runs where TEST_LONG is set")
 			}

@@ -211,6 +211,9 @@ func TestScanGradientIsTheUnrolledLoops(t *testing.T) {
 	}
 	for name, loss := range losses {
 		for narrow, tolerance := range scanTolerance {
+			if testing.Short() && name != "of everything" {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s in %s", name, narrow), func(t *testing.T) {
 				out := run(t, b, loopArgs(4), func(in []*gx.Node) []*gx.Node {
 					s := loopOf(in, narrow)
@@ -322,7 +325,7 @@ func TestGoldenCases(t *testing.T) {
 		o := oracle.Open(t, name)
 		var logits [][]float32 // by layout
 		for _, l := range []graph.Layout{graph.Stacked, graph.PerMatrix, graph.PerLayer} {
-			if l == graph.PerLayer && name != oracle.Names()[0] && !golden.Long() {
+			if l == graph.PerLayer && (name != oracle.Names()[0] && !golden.Long() || testing.Short()) {
 				continue
 			}
 			t.Run(name+"/"+l.String(), func(t *testing.T) {

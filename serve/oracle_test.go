@@ -44,7 +44,7 @@ func TestGreedyAgainstReference(t *testing.T) {
 	for _, name := range oracle.Names() {
 		c := oracle.Open(t, name)
 		for layout := range graph.Layouts {
-			if layout != "per-matrix" && name != oracle.Names()[0] && !golden.Long() {
+			if layout != "per-matrix" && (testing.Short() || name != oracle.Names()[0] && !golden.Long()) {
 				continue
 			}
 			t.Run(name+"/"+layout, func(t *testing.T) {
@@ -173,6 +173,9 @@ func TestCachedEqualsFull(t *testing.T) {
 	for _, name := range oracle.Names() {
 		c := oracle.Open(t, name)
 		for layout := range graph.Layouts {
+			if testing.Short() && layout != "per-matrix" {
+				continue
+			}
 			t.Run(name+"/"+layout, func(t *testing.T) {
 				e := engine(t, be, c.Checkpoints[0], Options{DType: dtypes.Float32, Layout: layout})
 				for i, prompt := range c.Meta.Gen.Prompts {

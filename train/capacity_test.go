@@ -22,6 +22,9 @@ func capacityOptions(global int) Options {
 
 // TestCapacityCounts holds what a step of one group says to have dropped to the rows of each expert, which it says too.
 func TestCapacityCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	o := capacityOptions(1)
 	o.Recompute = RecomputeFull
 	x := newBench(t, meshBackend(t, "", ""), modelOf(t, o), Fresh(o.Model, 7))

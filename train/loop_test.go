@@ -158,6 +158,9 @@ func (s spoiled) Read(q axis.Piece, dst []byte) error {
 // TestThreeBadGradientsStopARun begins with a NaN: nothing is ever updated, and the third step in a row ends
 // the run with all saved.
 func TestThreeBadGradientsStopARun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	j, h := jobOf(t, backend(t), filepath.Join(t.TempDir(), "run"), 12)
 	j.Start = spoiled{Fresh(tiny, 1)}
 	res, err := Run(t.Context(), j)
@@ -206,6 +209,9 @@ func (f *failing) Step(report.Step) error { return errFull }
 
 // TestARunOutlivesItsReport trains to the end and then says what was not written.
 func TestARunOutlivesItsReport(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles for seconds")
+	}
 	j, _ := jobOf(t, backend(t), "", 3)
 	j.Report = &failing{}
 	res, err := Run(t.Context(), j)

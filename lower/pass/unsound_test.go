@@ -63,8 +63,11 @@ func TestUnsoundTextNeverPanics(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	times := 100 // a section
-	if golden.Long() {
+	switch {
+	case golden.Long():
 		times = 500
+	case testing.Short():
+		times = 50
 	}
 	r, parsed, refused := rand.New(rand.NewPCG(5, 6)), 0, 0
 	for _, file := range files {

@@ -170,8 +170,8 @@ func tiny(split int) (table triton.Table) {
 // right, and their tolerances wide enough for sums in another order.
 func TestCasesHoldOfTheKernelsMeaning(t *testing.T) {
 	d := cpu(t)
-	for _, c := range kernelCases(true) {
-		if c.elem == triton.F16 || testing.Short() && c.elem == triton.F32 {
+	for i, c := range kernelCases(true) {
+		if c.elem == triton.F16 || testing.Short() && (c.elem == triton.F32 || i%2 > 0) {
 			continue
 		}
 		t.Run(fmt.Sprintf("%s %s %s", c.name, c.elem, c.shape), func(t *testing.T) {
@@ -188,8 +188,8 @@ func TestCasesHoldOfTheKernelsMeaning(t *testing.T) {
 func TestCasesFindAWrongKernel(t *testing.T) {
 	d := cpu(t)
 	found := map[string]bool{}
-	for _, c := range kernelCases(true) {
-		if c.elem != triton.BF16 && c.elem != triton.F8 || found[c.name] {
+	for i, c := range kernelCases(true) {
+		if c.elem != triton.BF16 && c.elem != triton.F8 || found[c.name] || testing.Short() && i%3 > 0 {
 			continue
 		}
 		found[c.name] = true
