@@ -179,12 +179,18 @@ func (g Grouped) Plan(t Table) (Plan, error) {
 	if err != nil {
 		return p, err
 	}
+	if g.Pair && g.In < shortSum*tile.K && tile.N > 64 {
+		tile.N /= 2
+	}
 	if err := p.add([]string{"sizes"}, []string{"offsets", "blocks"})(BlockMap{g.Groups, tile.M}.Call()); err != nil {
 		return p, err
 	}
 	err = p.add(append(in, "blocks", "offsets"), []string{"y"})(g.Call(tile))
 	return p, err
 }
+
+// shortSum is below how many turns two loops, one after the other, are written out and need registers for both.
+const shortSum = 8
 
 // Plan is the first half of experts on rows in group order whose sizes are known: x [R, D], gate, up, sizes [E] i32 → h
 // [R, F], with Keep g and u too.
