@@ -88,7 +88,7 @@ type Memory struct {
 	Weights     float64 `json:"weights"`
 	Gradients   float64 `json:"gradients"`
 	Optimizer   float64 `json:"optimizer"`
-	Gathered    float64 `json:"gathered"` // a layer's gradients (ZeRO-2) and weights (ZeRO-3) while it is in work
+	Gathered    float64 `json:"gathered"` // a layer's gradients (ZeRO-2) and weights (ZeRO-3) while it is in work, and what gathers of one program take beyond weights
 	Activations float64 `json:"activations"`
 	Logits      float64 `json:"logits"`
 	KVCache     float64 `json:"kv_cache"`
@@ -181,6 +181,9 @@ func (j Training) cost(a Mapping, held Report) Estimate {
 		Activations: tokens / float64(tensor) * (kept*layers*inFlight + live),
 		Logits:      heads * tokens * float64(c.Vocab) / float64(tensor) * logitBytes,
 		Runtime:     runtimeBytes,
+	}
+	if !j.Interleaved && (a.Zero == 1 || a.Zero == 2) {
+		e.Memory.Gathered += e.Memory.Weights // masters are gathered as they are, in float32, and weights are of bfloat16
 	}
 	layer, traffic := j.layer(a, tokens)
 	head := 3 * c.flops(j.Seq).head * tokens * float64(micro) / float64(tensor) / (j.Chip.Peak * gemmShare)

@@ -139,7 +139,8 @@ func TestChoicesTradeMemoryForTime(t *testing.T) {
 			require.Greater(t, tt.costs(e), tt.costs(plain))
 		})
 	}
-	require.Zero(t, plain.Memory.Gathered)
+	require.Equal(t, plain.Memory.Weights, plain.Memory.Gathered, "masters are gathered in f32")
+	require.Zero(t, at(func(a *sharding.Mapping) { a.Zero = 0 }).Memory.Gathered)
 	require.Positive(t, at(func(a *sharding.Mapping) { a.Zero = 3 }).Memory.Gathered)
 	require.Less(t, plain.Memory.Optimizer, at(func(a *sharding.Mapping) { a.Zero = 0 }).Memory.Optimizer)
 	require.Greater(t, at(func(a *sharding.Mapping) { a.Rounds = 1 }).Bubble, plain.Bubble)
