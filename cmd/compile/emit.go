@@ -63,11 +63,10 @@ func (c *command) complete(m graph.Config, mesh sharding.Mesh, chip target.Chip)
 		c.Global = c.Batch * mesh.Size(axis.Data, axis.Expert, axis.Pipe)
 	}
 	if c.Chunk == 0 {
-		t, err := target.Lookup(chip.Platform)
-		if err != nil {
+		var err error
+		if c.Chunk, err = target.PromptChunk(chip.Platform, c.Seq, programs.Block); err != nil {
 			return err
 		}
-		c.Chunk = t.PromptChunk(c.Seq, programs.Block)
 	}
 	for _, f := range []struct {
 		name  string

@@ -117,11 +117,8 @@ func (c *command) batch(m *flags.Opened) (serve.BatchOptions, error) {
 		if err != nil {
 			return o, err
 		}
-		t, err := target.Lookup(platform)
-		if err != nil {
-			return o, err
-		}
-		o.Chunk = t.PromptChunk(o.Context, block)
+		o.Chunk, err = target.PromptChunk(platform, o.Context, block)
+		return o, err
 	}
 	return o, nil
 }

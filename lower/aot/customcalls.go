@@ -18,6 +18,18 @@ type CustomCall struct {
 // kernelName is where a call of a Triton or PTX kernel has its name.
 var kernelName = regexp.MustCompile(`\bname = "([^"\\]+)"`)
 
+// kernel is the name of the kernel of ours that a custom call is of, "" for others.
+func (in *instr) kernel() string {
+	if !strings.HasPrefix(in.attr("custom_call_target"), `"__gpu$xla.gpu.`) {
+		return ""
+	}
+	m := kernelName.FindStringSubmatch(in.attrs)
+	if m == nil {
+		return ""
+	}
+	return m[1]
+}
+
 // CustomCalls lists the custom calls of a program, insides of fusions too, by target and kernel.
 func (m *Module) CustomCalls() []CustomCall {
 	at := map[CustomCall]*CustomCall{}
@@ -26,11 +38,7 @@ func (m *Module) CustomCalls() []CustomCall {
 			return
 		}
 		c := CustomCall{Target: strings.Trim(p.attr("custom_call_target"), `"`)}
-		if strings.HasPrefix(c.Target, "__gpu$xla.gpu.") {
-			if k := kernelName.FindStringSubmatch(p.attrs); k != nil {
-				c.Kernel = k[1]
-			}
-		}
+		c.Kernel = p.kernel()
 		if at[c] == nil {
 			k := c
 			at[c] = &k

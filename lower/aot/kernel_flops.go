@@ -1,15 +1,10 @@
 package aot
 
-import "strings"
-
 // kernelFLOPs is the work of one of our kernels (package triton), by its name and the sizes of what it takes: 2 for each multiply-add of
 // its products. Rows count that buffers have room for, also where there are fewer, and attention counts all pairs of queries and
 // keys, also those that do not see each other; so it is the most that a run can be. Kernels without products have none.
 func kernelFLOPs(comp *computation, in *instr) int64 {
-	m := kernelName.FindStringSubmatch(in.attrs)
-	if m == nil || !strings.Contains(in.attr("custom_call_target"), "xla.gpu.triton") {
-		return 0
-	}
+	name := in.kernel()
 	// size is axis i, from the end where it is negative, of operand n or, below 0, of the first result; 1 where there is none.
 	size := func(n, i int) int64 {
 		all := in.shape
@@ -30,12 +25,12 @@ func kernelFLOPs(comp *computation, in *instr) int64 {
 	}
 	const result = -1
 	pairs := func() int64 { return size(0, 0) * size(0, 1) * size(0, 2) * size(1, 2) * size(0, 3) } // B·H·S·C·A
-	switch m[1] {
+	switch name {
 	case "experts_up", "decode_up": // two products by x [T, D], results [R, F] or [S, R, F]
 		return 2 * 2 * size(result, -2) * size(result, -1) * size(0, -1)
 	case "experts_down", "grouped_gemm", "grouped_gemm_transposed", "decode_down", "grouped_gemm_fp8": // x [R, M], one product or two
 		products := int64(1)
-		if len(in.operands) == 6 && m[1] == "grouped_gemm_transposed" {
+		if len(in.operands) == 6 && name == "grouped_gemm_transposed" {
 			products = 2
 		}
 		return 2 * products * size(result, -2) * size(result, -1) * size(0, -1)

@@ -73,13 +73,8 @@ func zeros(v *ir.Value) bool {
 	for v.Def != nil && moves[v.Def.Name] {
 		v = v.Def.Operands[0]
 	}
-	if v.Def == nil || v.Def.Name != "stablehlo.constant" {
-		return false
-	}
-	text, splat := strings.CutPrefix(string(v.Def.Attrs["value"]), "dense<")
-	text, _, _ = strings.Cut(text, ">")
-	value, err := strconv.ParseFloat(text, 64)
-	return splat && err == nil && value == 0
+	x, ok := number(v)
+	return ok && x == 0
 }
 
 // blockRows is how many rows of a table a block has, more where kernels do not take as many groups.
@@ -101,10 +96,7 @@ func unwidened(b ir.Builder, rows *ir.Value) *ir.Value {
 func tableOf(b ir.Builder, at, rows *ir.Value, v int) ([]*ir.Value, error) {
 	elem, dims, _ := rows.Type.Split()
 	d := dims[len(dims)-1]
-	r := 1
-	for _, n := range at.Dims() {
-		r *= n
-	}
+	r := axis.Count(at.Dims())
 	sum := triton.Outer{Groups: triton.Groups{Rows: r}, M: d, Elem: kernelElems[elem], Wide: true}
 	var call triton.Call
 	unfit := errors.New("no size of a block was tried")

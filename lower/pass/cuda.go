@@ -75,13 +75,27 @@ func inPlace(c triton.Call) ir.Attr {
 }
 
 func layouts(arrays []triton.Array) ir.Attr {
-	var all []ir.Attr
+	var all [][]int
 	for _, a := range arrays {
-		var axes []string
-		for _, axis := range a.Layout() {
-			axes = append(axes, strconv.Itoa(axis))
-		}
-		all = append(all, ir.Attr(fmt.Sprintf("dense<[%s]> : tensor<%dxindex>", strings.Join(axes, ", "), len(axes))))
+		all = append(all, a.Layout())
+	}
+	return layoutsOf(all)
+}
+
+// layoutsOf are the layouts of operands or results of a call: of each tensor the axes from the closest elements on.
+func layoutsOf(tensors [][]int) ir.Attr {
+	var all []ir.Attr
+	for _, axes := range tensors {
+		all = append(all, ir.Attr(fmt.Sprintf("dense<[%s]> : tensor<%dxindex>", strings.Join(texts(axes...), ", "), len(axes))))
 	}
 	return ir.List(all...)
+}
+
+// texts are integers as words, which is how JSON of protobuf has those of 64 bits.
+func texts(vs ...int) []string {
+	all := make([]string, len(vs))
+	for i, v := range vs {
+		all[i] = strconv.Itoa(v)
+	}
+	return all
 }

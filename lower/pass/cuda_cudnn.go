@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"mix/lower/ir"
@@ -156,25 +155,14 @@ func cudnnDot(left, right int) map[string][]string {
 		"lhs_batch_dimensions": texts(0, 1), "rhs_batch_dimensions": texts(0, 1)}
 }
 
-// texts are integers as JSON of protobuf has those of 64 bits.
-func texts(vs ...int) []string {
-	all := make([]string, len(vs))
-	for i, v := range vs {
-		all[i] = strconv.Itoa(v)
-	}
-	return all
-}
-
 // rowMajor are the layouts of tensors whose last axis lies closest.
 func rowMajor(types []ir.Type) ir.Attr {
-	var all []ir.Attr
+	var all [][]int
 	for _, t := range types {
 		_, dims, _ := t.Split()
-		var axes []string
-		for i := range dims {
-			axes = append(axes, strconv.Itoa(len(dims)-1-i))
-		}
-		all = append(all, ir.Attr(fmt.Sprintf("dense<[%s]> : tensor<%dxindex>", strings.Join(axes, ", "), len(axes))))
+		axes := numbered(len(dims))
+		slices.Reverse(axes)
+		all = append(all, axes)
 	}
-	return ir.List(all...)
+	return layoutsOf(all)
 }

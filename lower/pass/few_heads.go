@@ -5,6 +5,7 @@ import (
 
 	"mix/lower/ir"
 	"mix/lower/triton"
+	"mix/sharding/axis"
 )
 
 // fewHeads is what ends the projections of attention over a pool, with one query a sequence: queries and keys are rotated, keys and
@@ -98,7 +99,7 @@ func readRotation(op *ir.Op, launch map[*ir.Value]*ir.Op) (r rotation, ok bool) 
 	t := r.of.Dims()[0]
 	for _, a := range []*ir.Value{r.cos, r.sin} {
 		kind, d, ok := a.Type.Split()
-		if !ok || kind != "f32" || product(d, numbered(len(d))) != t*r.width/2 {
+		if !ok || kind != "f32" || axis.Count(d) != t*r.width/2 {
 			return r, false
 		}
 	}
@@ -157,7 +158,7 @@ func (h *fewHeads) emit(b ir.Builder, by, parts map[*ir.Value]*ir.Value) error {
 		return nil
 	}
 	t, a := d[len(d)-2], h.q.width
-	x := triton.Heads{Tokens: t, Width: a, Heads: d[len(d)-1] / a, KeyHeads: pool[1], Positions: pool[0], Splits: product(d, numbered(len(d)-2)),
+	x := triton.Heads{Tokens: t, Width: a, Heads: d[len(d)-1] / a, KeyHeads: pool[1], Positions: pool[0], Splits: axis.Count(d[:len(d)-2]),
 		Sums: kernelElems[sums], Elem: kernelElems[elem]}
 	call, err := x.Call()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"mix/lower/ir"
 	"mix/lower/triton"
+	"mix/sharding/axis"
 )
 
 // fewNorm is a root mean square norm of few rows, with the sum before it and the router's product behind it, found in a region.
@@ -64,7 +65,7 @@ func readNorm(op *ir.Op, args []*ir.Value) *fewNorm {
 		return nil
 	}
 	n := &fewNorm{mul: op, d: dims[len(dims)-1], elem: kernelElems[elem], scale: spread(op.Operands[1], dims[len(dims)-1])}
-	n.t = product(dims, numbered(len(dims)-1))
+	n.t = axis.Count(dims[:len(dims)-1])
 	quotient := operands(converted(op.Operands[0]), "divide", 2)
 	if n.t < 1 || n.t > fewRowsMost || quotient == nil || !slices.Contains(args, n.scale) || n.scale.Type != ir.Tensor(elem, n.d) {
 		return nil
@@ -175,7 +176,7 @@ func (n *fewNorm) beside(k *triton.Norm, parts map[*ir.Value]*ir.Value) (x *ir.V
 		x = n.add.Operands[1-i]
 		if part := parts[unshaped(converted(unshaped(v)))]; part != nil {
 			elem, dims, _ := part.Type.Split()
-			k.Choices, k.Splits, k.Parts = 1, product(dims, numbered(len(dims)-2)), kernelElems[elem]
+			k.Choices, k.Splits, k.Parts = 1, axis.Count(dims[:len(dims)-2]), kernelElems[elem]
 			return x, []*ir.Value{part}
 		}
 		if call := unshaped(v).Def; call != nil && call.Name == "stablehlo.custom_call" && len(call.Operands) == 2 {
@@ -184,7 +185,7 @@ func (n *fewNorm) beside(k *triton.Norm, parts map[*ir.Value]*ir.Value) (x *ir.V
 			if !ok || len(dims) < 2 || len(chosen) != 2 {
 				continue
 			}
-			c := triton.Combine{Tokens: n.t, Choices: chosen[1], Width: n.d, Splits: product(dims, numbered(len(dims)-2)), Weighted: true, Rows: triton.F32, Elem: n.elem}
+			c := triton.Combine{Tokens: n.t, Choices: chosen[1], Width: n.d, Splits: axis.Count(dims[:len(dims)-2]), Weighted: true, Rows: triton.F32, Elem: n.elem}
 			if same, err := c.Call(); err == nil && call.Attrs["backend_config"] == ir.Attr(same.Config()) {
 				k.Choices, k.Splits, k.Weighted, k.Parts = c.Choices, c.Splits, true, triton.F32
 				return x, call.Operands
@@ -236,7 +237,7 @@ func spread(v *ir.Value, last int) *ir.Value {
 // summed is what v is the sum over axis of; nil if it is none.
 func summed(v *ir.Value, axis int) *ir.Value {
 	in := operands(v, "reduce", 2)
-	if in == nil || len(v.Def.Regions) != 1 || len(v.Def.Regions[0].Ops) != 2 || v.Def.Regions[0].Ops[0].Name != "stablehlo.add" {
+	if in == nil || len(v.Def.Regions) != 1 || !adds(v.Def.Regions[0]) {
 		return nil
 	}
 	axes, ok := v.Def.Attrs["dimensions"].Ints()

@@ -7,6 +7,7 @@ import (
 
 	"mix/lower/ir"
 	"mix/lower/target"
+	"mix/sharding/axis"
 )
 
 // oneRow turns products of a single row on the left around on the CPU, where elements are bf16 or f16: the right
@@ -47,7 +48,7 @@ func repeatPlace(b ir.Builder, op *ir.Op) ([]*ir.Value, error) {
 	elem, y, ok4 := op.Results[0].Type.Split()
 	places := slices.Clone(at.Dims())
 	if !ok || !ok2 || !ok3 || !ok4 || !slices.Equal(gone, []int{0}) || slices.Contains(offset, 0) || len(y) == 0 || len(places) < 2 ||
-		product(places, numbered(len(places))) != 1 || strings.Contains(string(numbers), "index_vector_dim = 0") {
+		axis.Count(places) != 1 || strings.Contains(string(numbers), "index_vector_dim = 0") {
 		return nil, nil
 	}
 	places[0], y = 2, slices.Clone(y)

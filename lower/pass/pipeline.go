@@ -3,7 +3,6 @@ package pass
 import (
 	"fmt"
 	"slices"
-	"strconv"
 
 	"mix/lower/ir"
 	"mix/sharding"
@@ -48,66 +47,30 @@ func pipeline(m *ir.Module, ctx Context) (changed bool, err error) {
 	return changed, nil
 }
 
-// entry is a number among the attributes of a composite, 0 if it is not there.
-func entry(op *ir.Op, name string) int {
-	n, _ := strconv.Atoi(entryText(op, name))
-	return n
-}
-
-// entryText is an attribute of a composite, "" if it is not there.
-func entryText(op *ir.Op, name string) string {
-	a, _ := op.Attrs["composite_attributes"].Entry(name)
-	text, _ := a.Text()
-	return text
-}
-
-// stages is a scan, or its gradient, taken apart. Every list is in the order of the operands.
+// stages is a scan, or its gradient, to be laid on the stages.
 type stages struct {
+	scanOf
 	op       *ir.Op
 	layer    *ir.Op // the composite of one layer and microbatch, to be called
 	mesh     sharding.Mesh
 	schedule sharding.Schedule
 	depth    int // C
-	gradient bool
 	channel  int
 
-	carry, each, shared, stacked, frozen []*ir.Value // carry: what enters, of the gradient those of the last carry
-	douts, kept                          []*ir.Value // of the gradient; stacked by the scan
-	outs, keep                           int         // numbers of stacked results, of the scan
-	plain                                bool        // there are no microbatches: one is made of everything
+	keep  int  // number of carries that are stacked results, of the scan
+	plain bool // there are no microbatches: one is made of everything
 }
 
 func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err error) {
-	p = &stages{op: op, mesh: mesh, gradient: composite(op) == scanGradientName, outs: entry(op, "outs")}
-	n, each, shared, frozen := entry(op, "carry"), entry(op, "each"), entry(op, "shared"), entry(op, "frozen")
-	rest := op.Operands
-	next := func(k int) (part []*ir.Value) {
-		if k < 0 || k > len(rest) {
-			err = fmt.Errorf("%d operands, fewer than its attributes say", len(op.Operands))
-			return nil
-		}
-		part, rest = rest[:k], rest[k:]
-		return part
-	}
-	p.carry = next(n)
-	if p.gradient {
-		p.douts = next(p.outs)
-	}
-	p.each, p.shared = next(each), next(shared)
-	last := frozen
-	if p.gradient {
-		last += n
-	}
-	p.stacked, p.frozen = next(len(rest)-last), next(frozen)
-	if p.gradient {
-		p.kept = next(n)
-	} else {
-		p.keep = len(op.Results) - n - p.outs
-	}
+	x, err := readScan(op)
 	if err != nil {
 		return nil, err
 	}
-	if entry(op, "weights") != 0 {
+	p = &stages{scanOf: x, op: op, mesh: mesh}
+	if !p.gradient {
+		p.keep = len(op.Results) - len(p.carry) - p.outs
+	}
+	if len(p.weights) > 0 {
 		return nil, fmt.Errorf("weights that all layers share, wanted none in a pipeline")
 	}
 	_, lead, ok := p.stacked[0].Type.Split()
@@ -129,13 +92,7 @@ func readStages(m *ir.Module, op *ir.Op, mesh sharding.Mesh) (p *stages, err err
 	if p.gradient {
 		want = layerGradientName
 	}
-	if body := m.Func(callee(op)); body != nil {
-		ir.Walk(body.Body, func(inner *ir.Op) {
-			if composite(inner) == want {
-				p.layer = inner
-			}
-		})
-	}
+	p.layer = inBody(m, op, want)
 	if p.layer == nil {
 		return nil, fmt.Errorf("no %s in its body", want)
 	}

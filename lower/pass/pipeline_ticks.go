@@ -20,16 +20,16 @@ func (x *ticks) emit(b ir.Builder) (carried, stacked []*ir.Value) {
 	n := len(x.carry)
 	state := []*ir.Value{b.Index(0)} // and what was received, what waits for the next round [M, …], carried, stacked
 	for _, v := range x.carry {
-		state = append(state, zeroOf(b, v, v.Dims()[1:]))
+		elem, dims, _ := v.Type.Split()
+		state = append(state, zeroOf(b, ir.Tensor(elem, dims[1:]...)))
 	}
 	for range 2 {
 		for _, v := range x.carry {
-			state = append(state, zeroOf(b, v, v.Dims()))
+			state = append(state, zeroOf(b, v.Type))
 		}
 	}
 	for _, t := range x.results() {
-		elem, d, _ := t.Split()
-		state = append(state, b.Const(ir.Tensor(elem, d...), zero(elem)))
+		state = append(state, zeroOf(b, t))
 	}
 	end := x.schedule.Ticks()
 	out := b.While(state,
@@ -59,15 +59,6 @@ func (x *ticks) numStacked() int {
 		return x.outs + x.keep
 	}
 	return len(x.op.Results) - len(floatValues(x.carry))
-}
-
-func floatValues(vs []*ir.Value) (fs []*ir.Value) {
-	for _, v := range vs {
-		if elem, _, _ := v.Type.Split(); floats[elem] {
-			fs = append(fs, v)
-		}
-	}
-	return fs
 }
 
 // tick is one tick: what each stage receives next, what waits, carried and stacked results.
@@ -180,7 +171,7 @@ func (x *ticks) backward(b ir.Builder, at []*ir.Value, micro, works *ir.Value, d
 	results = slices.Clone(stacked)
 	for i, v := range got {
 		sum := take(b, stacked[i], at...)
-		results[i] = put(b, stacked[i], b.Add(sum, b.Select(works, v, zeroOf(b, v, v.Dims()))), at...)
+		results[i] = put(b, stacked[i], b.Add(sum, b.Select(works, v, zeroOf(b, v.Type))), at...)
 	}
 	return after, results
 }
@@ -203,55 +194,4 @@ func (x *ticks) pairs() (pairs [][2]int) {
 		}
 	}
 	return pairs
-}
-
-// take is the slice of x at indices of its first axes, without them.
-func take(b ir.Builder, x *ir.Value, at ...*ir.Value) *ir.Value {
-	d := x.Dims()
-	starts, sizes := slices.Clone(at), slices.Clone(d)
-	for i := range d {
-		if i < len(at) {
-			sizes[i] = 1
-		} else {
-			starts = append(starts, b.Index(0))
-		}
-	}
-	return b.Reshape(b.DynamicSlice(x, starts, sizes...), d[len(at):]...)
-}
-
-func takeAll(b ir.Builder, xs []*ir.Value, at []*ir.Value) (out []*ir.Value) {
-	for _, x := range xs {
-		out = append(out, take(b, x, at...))
-	}
-	return out
-}
-
-// put is x with v over the slice at indices of its first axes.
-func put(b ir.Builder, x, v *ir.Value, at ...*ir.Value) *ir.Value {
-	starts, sizes := slices.Clone(at), x.Dims()
-	for i := range sizes {
-		if i < len(at) {
-			sizes[i] = 1
-		} else {
-			starts = append(starts, b.Index(0))
-		}
-	}
-	return b.DynamicUpdate(x, b.Reshape(v, sizes...), starts...)
-}
-
-// zero is the zero of an element type, as MLIR writes it.
-func zero(elem string) string {
-	switch {
-	case floats[elem]:
-		return "0.0"
-	case elem == "i1":
-		return "false"
-	}
-	return "0"
-}
-
-// zeroOf are zeros of v's elements.
-func zeroOf(b ir.Builder, v *ir.Value, dims []int) *ir.Value {
-	elem, _, _ := v.Type.Split()
-	return b.Const(ir.Tensor(elem, dims...), zero(elem))
 }

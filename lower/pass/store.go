@@ -30,7 +30,7 @@ func store(m *ir.Module, _ Context) (changed bool, err error) {
 				if s == nil {
 					continue
 				}
-				if err := s.rewrite(r); err != nil {
+				if err := s.rewrite(f, r); err != nil {
 					return fmt.Errorf("@%s: %s: %w", f.Name, scanGradientName, err)
 				}
 				changed = true
@@ -47,68 +47,49 @@ func store(m *ir.Module, _ Context) (changed bool, err error) {
 	return changed, nil
 }
 
-const (
-	scanName          = "mix.scan"
-	scanGradientName  = "mix.scan_gradient"
-	layerName         = "mix.layer"
-	layerGradientName = "mix.layer_gradient"
-)
-
-// stored is a scan and its gradient, taken apart. Every list is in the order of the operands.
+// stored is a scan and its gradient, taken apart: the lists are those of the gradient.
 type stored struct {
-	m               *ir.Module
-	forward, back   *ir.Op // mix.scan and mix.scan_gradient
-	layer           *ir.Op // mix.layer of the scan's body
-	gradient        *ir.Op // mix.layer_gradient of the gradient's
-	layers          int
-	carry, outs     int
-	shared, weights []*ir.Value
-	stacked, frozen []*ir.Value
-	douts           []*ir.Value
-	inputs          int // operands of mix.layer
-	first, second   *ir.Func
-	kept            []ir.Type // what first gives second, of one layer
+	scanOf
+	m             *ir.Module
+	forward, back *ir.Op // mix.scan and mix.scan_gradient
+	layer         *ir.Op // mix.layer of the scan's body
+	gradient      *ir.Op // mix.layer_gradient of the gradient's
+	layers        int
+	inputs        int // operands of mix.layer
+	first, second *ir.Func
+	stores        []ir.Type // what first gives second, of one layer
 }
 
 // readStored reads the gradient op of region r and its scan; nil if there is nothing to store.
 func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
-	n, outs := entry(op, "carry"), entry(op, "outs")
-	if most := len(op.Operands); n < 1 || n > most || outs < 0 || outs > most || most < 2*n+outs {
+	if len(op.Operands) == 0 {
 		return nil, nil
 	}
 	scan := op.Operands[len(op.Operands)-1].Def
 	if scan == nil || composite(scan) != scanName || !slices.Contains(r.Ops, scan) || entryText(scan, "store") != "true" {
 		return nil, nil
 	}
-	for i, v := range op.Operands[len(op.Operands)-n:] {
-		if len(scan.Results) != 2*n+outs || v != scan.Results[n+outs+i] {
-			return nil, nil
-		}
+	x, err := readScan(op)
+	if err != nil {
+		return nil, err
 	}
-	if entry(op, "micro") != 0 || entry(op, "each") != 0 || entry(op, "lead") > 1 {
+	n := len(x.carry)
+	if len(scan.Results) != 2*n+x.outs || !slices.Equal(x.kept, scan.Results[n+x.outs:]) {
+		return nil, nil
+	}
+	if x.micro != 0 || len(x.each) > 0 || x.lead > 1 {
 		return nil, fmt.Errorf("microbatches or several axes of layers, wanted neither where results are stored")
 	}
-	if l := entry(op, "layers"); l < 1 || l > maxSize {
-		return nil, fmt.Errorf("%d layers, wanted 1 to %d", l, maxSize)
-	}
-	s := &stored{m: m, forward: scan, back: op, layers: entry(op, "layers"), carry: n, outs: outs}
-	s.douts = op.Operands[n : n+outs]
-	rest := op.Operands[n+outs : len(op.Operands)-n]
-	for _, part := range []struct {
-		to *[]*ir.Value
-		n  int
-	}{{&s.shared, entry(op, "shared")}, {&s.weights, entry(op, "weights")}, {&s.stacked, len(rest) - entry(op, "shared") - entry(op, "weights") - entry(op, "frozen")}, {&s.frozen, entry(op, "frozen")}} {
-		if part.n < 0 || part.n > len(rest) {
-			return nil, fmt.Errorf("%d operands, fewer than its attributes say", len(op.Operands))
-		}
-		*part.to, rest = rest[:part.n], rest[part.n:]
+	s := &stored{scanOf: x, m: m, forward: scan, back: op, layers: entry(op, "layers")}
+	if s.layers < 1 || s.layers > maxSize {
+		return nil, fmt.Errorf("%d layers, wanted 1 to %d", s.layers, maxSize)
 	}
 	s.inputs = n + len(s.shared) + len(s.weights) + len(s.stacked) + len(s.frozen)
 	s.layer, s.gradient = inBody(m, scan, layerName), inBody(m, op, layerGradientName)
 	if s.layer == nil || s.gradient == nil {
 		return nil, fmt.Errorf("no %s and %s in the bodies", layerName, layerGradientName)
 	}
-	if want := s.inputs + n + outs; len(s.gradient.Operands) != want || len(s.layer.Operands) != s.inputs || len(s.gradient.Results) < n+outs {
+	if want := s.inputs + n + s.outs; len(s.gradient.Operands) != want || len(s.layer.Operands) != s.inputs || len(s.gradient.Results) < n+s.outs {
 		return nil, fmt.Errorf("%d operands and %d results of %s, wanted %d, and results of the layer behind gradients", len(s.gradient.Operands), len(s.gradient.Results), layerGradientName, want)
 	}
 	return s, s.check()
@@ -116,7 +97,7 @@ func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
 
 // check holds operands and results to each other: what is stacked has an axis of layers before what a layer takes and gives.
 func (s *stored) check() error {
-	n := s.carry
+	n := len(s.carry)
 	before := s.inputs - len(s.stacked) - len(s.frozen)
 	var in []ir.Type // of a layer
 	for i, v := range s.forward.Operands {
@@ -127,7 +108,7 @@ func (s *stored) check() error {
 		in = append(in, t)
 	}
 	results := ir.Types(s.forward.Results)
-	carried := slices.Concat(results[:n], ir.Types(s.back.Operands[:n]))
+	carried := slices.Concat(results[:n], ir.Types(s.carry))
 	outs := []ir.Type{}
 	for _, t := range results[n : n+s.outs] {
 		outs = append(outs, s.oneLayer(t))
@@ -163,31 +144,19 @@ func (s *stored) oneLayer(t ir.Type) ir.Type {
 	return ir.Tensor(elem, dims[1:]...)
 }
 
-// inBody is the composite called name in the body of op, nil if there is none.
-func inBody(m *ir.Module, op *ir.Op, name string) (found *ir.Op) {
-	if f := m.Func(callee(op)); f != nil {
-		ir.Walk(f.Body, func(inner *ir.Op) {
-			if composite(inner) == name {
-				found = inner
-			}
-		})
-	}
-	return found
-}
-
 // gradients is how many results of mix.layer_gradient are gradients.
-func (s *stored) gradients() int { return len(s.gradient.Results) - s.carry - s.outs }
+func (s *stored) gradients() int { return len(s.gradient.Results) - len(s.carry) - s.outs }
 
-// rewrite puts two loops in the place of both composites.
-func (s *stored) rewrite(r *ir.Region) error {
+// rewrite puts two loops in the place of both composites, in region r of f.
+func (s *stored) rewrite(f *ir.Func, r *ir.Region) error {
 	g := s.m.Func(callee(s.gradient))
 	if g == nil || len(g.Body.Args) != len(s.gradient.Operands) || g.Body.Terminator() == nil || len(g.Body.Terminator().Operands) != len(s.gradient.Results) {
 		return fmt.Errorf("no body of %s for its operands and results", layerGradientName)
 	}
-	c := cutAt(g.Body, s.carry, s.inputs, s.gradients())
+	c := cutAt(g.Body, len(s.carry), s.inputs, s.gradients())
 	s.first, s.second = c.functions(s.m, g.Name)
-	if s.kept = ir.Types(c.kept); slices.ContainsFunc(s.kept, func(t ir.Type) bool { _, _, ok := t.Split(); return !ok }) {
-		return fmt.Errorf("kept values %v, wanted tensors of static sizes", s.kept)
+	if s.stores = ir.Types(c.kept); slices.ContainsFunc(s.stores, func(t ir.Type) bool { _, _, ok := t.Split(); return !ok }) {
+		return fmt.Errorf("kept values %v, wanted tensors of static sizes", s.stores)
 	}
 	s.m.Funcs = append(s.m.Funcs, s.first, s.second)
 
@@ -216,19 +185,6 @@ func (s *stored) rewrite(r *ir.Region) error {
 		r.InsertBefore(part.op, emitted.Ops...)
 		r.Erase(part.op)
 	}
-	for _, f := range s.m.Funcs {
-		if contains(f.Body, r) {
-			ir.ReplaceAll(f.Body, by)
-		}
-	}
+	ir.ReplaceAll(f.Body, by)
 	return nil
-}
-
-// contains tells whether inner is outer or inside of it.
-func contains(outer, inner *ir.Region) (found bool) {
-	_ = ir.WalkRegions(outer, func(r *ir.Region) error {
-		found = found || r == inner
-		return nil
-	})
-	return found
 }

@@ -10,34 +10,36 @@ import (
 
 // loop is the scan: last carry, outputs and carries before each layer stacked, and behind these what is kept.
 func (s *stored) loop(b ir.Builder) []*ir.Value {
-	in := s.forward.Operands
+	in, n := s.forward.Operands, len(s.carry)
 	var stackedTypes []ir.Type // [L, …]
-	for _, v := range s.forward.Results[s.carry:] {
+	for _, v := range s.forward.Results[n:] {
 		stackedTypes = append(stackedTypes, v.Type)
 	}
-	for _, t := range s.kept {
+	for _, t := range s.stores {
 		stackedTypes = append(stackedTypes, s.ofLayers(t))
 	}
 	state := []*ir.Value{b.Index(0)}
 	for _, t := range stackedTypes {
-		state = append(state, zerosOf(b, t))
+		state = append(state, zeroOf(b, t))
 	}
-	n := len(state)
+	at := len(state)
 	out := b.While(append(state, in...), s.more, func(b ir.Builder, vs []*ir.Value) []*ir.Value {
-		l, buffers, all := vs[0], vs[1:n], vs[n:]
-		here := slices.Clone(all)
-		for i := s.carry + len(s.shared) + len(s.weights); i < len(here); i++ {
-			here[i] = sliceAt(b, all[i], l)
-		}
-		y := s.call(b, s.layer, s.first, here)
-		next, written := y[:s.carry], slices.Concat(y[s.carry:s.carry+s.outs], all[:s.carry], y[s.carry+s.outs:])
+		l, buffers, all := vs[0], vs[1:at], vs[at:]
+		y := s.call(b, s.layer, s.first, s.sliced(b, all, l))
+		next, written := y[:n], slices.Concat(y[n:n+s.outs], all[:n], y[n+s.outs:])
 		result := []*ir.Value{b.Add(l, b.Index(1))}
 		for i, v := range written {
-			result = append(result, writeAt(b, buffers[i], v, l))
+			result = append(result, put(b, buffers[i], v, l))
 		}
-		return slices.Concat(result, next, all[s.carry:])
+		return slices.Concat(result, next, all[n:])
 	})
-	return slices.Concat(out[n:n+s.carry], out[1:n])
+	return slices.Concat(out[at:at+n], out[1:at])
+}
+
+// sliced is all, inputs of a layer, with slice l of what is stacked.
+func (s *stored) sliced(b ir.Builder, all []*ir.Value, l *ir.Value) []*ir.Value {
+	fixed := len(s.carry) + len(s.shared) + len(s.weights)
+	return append(all[:fixed:fixed], takeAll(b, all[fixed:], []*ir.Value{l})...)
 }
 
 // reverse is the gradient: of the float carries, weights and stacked values. by has what stands for results of the scan.
@@ -51,30 +53,23 @@ func (s *stored) reverse(b ir.Builder, by map[*ir.Value]*ir.Value, buffers []*ir
 		}
 		return out
 	}
-	ops := s.back.Operands
-	dcarry, kept := given(ops[:s.carry]), given(ops[len(ops)-s.carry:])
-	weights, stacked := floatsAmong(s.weights), floatsAmong(s.stacked)
-	state := append([]*ir.Value{b.Index(0)}, dcarry...)
+	weights, stacked := floatValues(s.weights), floatValues(s.stacked)
+	state := append([]*ir.Value{b.Index(0)}, given(s.carry)...)
 	for _, v := range slices.Concat(weights, stacked) {
-		state = append(state, zerosOf(b, v.Type))
+		state = append(state, zeroOf(b, v.Type))
 	}
-	n, sums := len(state), s.carry+1
+	n, carry := len(state), len(s.carry)
+	sums := carry + 1
 	fixed := slices.Concat(given(s.shared), given(s.weights), given(s.stacked), given(s.frozen))
-	each := slices.Concat(given(s.douts), kept, buffers) // [L, …]
+	each := slices.Concat(given(s.douts), given(s.kept), buffers) // [L, …]
 	out := b.While(slices.Concat(state, each, fixed), s.more, func(b ir.Builder, vs []*ir.Value) []*ir.Value {
 		l, rest := b.Binary("subtract", b.Index(s.layers-1), vs[0]), vs[n:]
-		var one []*ir.Value
-		for _, v := range rest[:len(each)] {
-			one = append(one, sliceAt(b, v, l))
-		}
-		inputs := slices.Concat(one[s.outs:s.outs+s.carry], rest[len(each):])
-		for i := s.carry + len(s.shared) + len(s.weights); i < len(inputs); i++ {
-			inputs[i] = sliceAt(b, inputs[i], l)
-		}
-		y := s.call(b, s.gradient, s.second, slices.Concat(inputs, vs[1:sums], one[:s.outs], one[s.outs+s.carry:]))
+		one := takeAll(b, rest[:len(each)], []*ir.Value{l})
+		inputs := s.sliced(b, slices.Concat(one[s.outs:s.outs+carry], rest[len(each):]), l)
+		y := s.call(b, s.gradient, s.second, slices.Concat(inputs, vs[1:sums], one[:s.outs], one[s.outs+carry:]))
 		next := []*ir.Value{b.Add(vs[0], b.Index(1))}
 		for _, v := range vs[1:sums] {
-			if isFloat(v) {
+			if len(floatValues([]*ir.Value{v})) > 0 {
 				v, y = y[0], y[1:]
 			}
 			next = append(next, v)
@@ -83,12 +78,12 @@ func (s *stored) reverse(b ir.Builder, by map[*ir.Value]*ir.Value, buffers []*ir
 			if i < len(weights) {
 				next = append(next, b.Add(v, y[i]))
 			} else {
-				next = append(next, writeAt(b, v, y[i], l))
+				next = append(next, put(b, v, y[i], l))
 			}
 		}
 		return append(next, rest...)
 	})
-	return append(floatsAmong(out[1:sums]), out[sums:n]...)
+	return append(floatValues(out[1:sums]), out[sums:n]...)
 }
 
 func (s *stored) more(b ir.Builder, vs []*ir.Value) *ir.Value {
@@ -105,49 +100,4 @@ func (s *stored) call(b ir.Builder, like *ir.Op, f *ir.Func, operands []*ir.Valu
 func (s *stored) ofLayers(t ir.Type) ir.Type {
 	elem, dims, _ := t.Split()
 	return ir.Tensor(elem, append([]int{s.layers}, dims...)...)
-}
-
-func isFloat(v *ir.Value) bool {
-	elem, _, _ := v.Type.Split()
-	return floats[elem]
-}
-
-func floatsAmong(vs []*ir.Value) (found []*ir.Value) {
-	for _, v := range vs {
-		if isFloat(v) {
-			found = append(found, v)
-		}
-	}
-	return found
-}
-
-// zerosOf is a tensor of zeros, or of false.
-func zerosOf(b ir.Builder, t ir.Type) *ir.Value {
-	switch elem, _, _ := t.Split(); {
-	case floats[elem]:
-		return b.Const(t, "0.0")
-	case elem == "i1":
-		return b.Const(t, "false")
-	}
-	return b.Const(t, "0")
-}
-
-// sliceAt is slice l of [L, …].
-func sliceAt(b ir.Builder, v, l *ir.Value) *ir.Value {
-	dims := v.Dims()
-	starts := []*ir.Value{l}
-	for range dims[1:] {
-		starts = append(starts, b.Index(0))
-	}
-	return b.Reshape(b.DynamicSlice(v, starts, append([]int{1}, dims[1:]...)...), dims[1:]...)
-}
-
-// writeAt writes v over slice l of [L, …].
-func writeAt(b ir.Builder, into, v, l *ir.Value) *ir.Value {
-	dims := into.Dims()
-	starts := []*ir.Value{l}
-	for range dims[1:] {
-		starts = append(starts, b.Index(0))
-	}
-	return b.DynamicUpdate(into, b.Reshape(v, append([]int{1}, dims[1:]...)...), starts...)
 }

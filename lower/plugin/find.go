@@ -84,7 +84,7 @@ func (s *search) folder(dir string) string {
 		found, _ := filepath.Glob(filepath.Join(escape(dir), pattern)) // fails only on a bad pattern
 		slices.Sort(found)
 		for _, path := range slices.Backward(found) { // the highest version
-			if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() {
+			if exists(path) {
 				if abs, err := filepath.Abs(path); err == nil {
 					return abs
 				}

@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 )
@@ -60,7 +59,7 @@ func (o *Options) inCache() (err error) {
 func toolsIn(dir string) (Tools, bool) {
 	t := Tools{Dir: filepath.Clean(dir), Ptxas: filepath.Join(dir, "bin", "ptxas")}
 	for _, file := range []string{t.Ptxas, filepath.Join(dir, "nvvm", "libdevice", "libdevice.10.bc")} {
-		if st, err := os.Stat(file); err != nil || !st.Mode().IsRegular() {
+		if !exists(file) {
 			return t, false
 		}
 	}

@@ -54,9 +54,10 @@ var targets = []Target{
 	}},
 }
 
-// PromptChunk is Chunk where sequences have at most context tokens and lie in blocks of so many.
-func (t Target) PromptChunk(context, block int) int {
-	return min(t.Chunk, (context+block-1)/block*block)
+// PromptChunk is a platform's Chunk where sequences have at most context tokens and lie in blocks of so many.
+func PromptChunk(platform string, context, block int) (int, error) {
+	t, err := Lookup(platform)
+	return min(t.Chunk, (context+block-1)/block*block), err
 }
 
 // Platforms lists the platforms that have a target.

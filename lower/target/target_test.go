@@ -15,10 +15,11 @@ func TestLookup(t *testing.T) {
 		require.NotEmpty(t, got.WeightLayout)
 		require.Positive(t, got.Chunk)
 	}
-	cuda, err := Lookup(CUDA)
-	require.NoError(t, err)
-	require.Equal(t, 1024, cuda.PromptChunk(4096, 16))
-	require.Equal(t, 112, cuda.PromptChunk(100, 16))
-	_, err = Lookup("host")
+	for context, want := range map[int]int{4096: 1024, 100: 112} {
+		n, err := PromptChunk(CUDA, context, 16)
+		require.NoError(t, err)
+		require.Equal(t, want, n)
+	}
+	_, err := Lookup("host")
 	require.EqualError(t, err, `platform "host" is unknown, want one of cpu, cuda`)
 }
