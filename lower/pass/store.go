@@ -74,7 +74,7 @@ func readStored(m *ir.Module, r *ir.Region, op *ir.Op) (*stored, error) {
 		return nil, err
 	}
 	n := len(x.carry)
-	if len(scan.Results) != 2*n+x.outs || !slices.Equal(x.kept, scan.Results[n+x.outs:]) {
+	if n < 1 || len(scan.Results) != 2*n+x.outs || !slices.Equal(x.kept, scan.Results[n+x.outs:]) {
 		return nil, nil
 	}
 	if x.micro != 0 || len(x.each) > 0 || x.lead > 1 {
